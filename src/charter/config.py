@@ -1,0 +1,177 @@
+"""The run file: one YAML document explains a run completely. Unknown keys are refused.
+
+A *source* string names where a thing comes from:
+    path/to/folder, path/to/file      on disk (relative to the run file)
+    org/name                          a Hugging Face hub id (models)
+    package.module:attribute          Python: a callable or a path that an installed package provides
+    http://host:port/v1#model-name    an OpenAI-compatible endpoint (labelers and judges)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Source = Annotated[str, Field(min_length=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the run file: frozen, typed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PromptsConfig(Section):
+    source: Source
+    """File, folder, or package.module:function that yields prompts."""
+    format: Literal["auto", "jsonl", "csv", "hh-rlhf", "trl", "parquet", "sharegpt", "oasst", "ultrafeedback"] = "auto"
+    column: str | None = None
+    """CSV column that holds the prompt."""
+    limit: Count | None = None
+    """Use the first so many, in an order drawn by the seed."""
+
+
+class ModelConfig(Section):
+    source: Source
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on a GPU that has it, float32 elsewhere."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class SamplingConfig(Section):
+    max_new_tokens: Count = 256
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: Count = 128
+    """Rows that are generated together; also the unit of resuming."""
+
+
+class ReviseConfig(Section):
+    num_prompts: Count | None = None
+    """None: all training prompts."""
+    rounds: Annotated[int, Field(ge=0)] = 4
+    critique: bool = True
+    """False: revise without a critique (ablation)."""
+    sampling: SamplingConfig = SamplingConfig()
+    critique_temperature: Annotated[float, Field(ge=0)] = 0.7
+    revision_temperature: Annotated[float, Field(ge=0)] = 0.7
+
+
+class SftConfig(Section):
+    rounds: Literal["all", "last"] = "all"
+    """Train on revisions of all rounds (the paper) or only on the last."""
+    num_helpful: Annotated[int, Field(ge=0)] = 0
+    """Unrevised answers of the helpful model to prompts not known to be harmful, mixed in so that it doesn't forget how to help."""
+    helpful_data: Source | None = None
+    """A file of prompt/completion rows to mix in instead."""
+    epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    warmup_fraction: Probability = 0.05
+    checkpoint_every: Count = 50
+
+
+class SampleConfig(Section):
+    num_prompts: Count | None = None
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class LabelerConfig(Section):
+    kind: Literal["constitutional", "plain"] = "constitutional"
+    model: ModelConfig
+    chain_of_thought: bool = False
+    clamp: tuple[Probability, Probability] | None = None
+    """Range to which chain-of-thought probabilities are clamped (the paper: 0.4-0.6)."""
+    principles: Literal["all"] | Count = "all"
+    """How many principles are asked of each pair; all of them are combined by weight."""
+    both_orders: bool = True
+    sharpness: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the combined log-odds before they become the soft target."""
+    few_shot: bool = False
+    max_new_tokens: Count = 256
+    batch_size: Count = 128
+
+
+class LabelConfig(Section):
+    labeler: LabelerConfig
+    min_coverage: Probability = 0.8
+    """Stop when fewer pairs than this fraction get a usable label."""
+    min_margin: Probability = 0.0
+    """Abstain (undecided) where |p_a - 0.5| is below this."""
+
+
+class RewardConfig(Section):
+    epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    warmup_fraction: Probability = 0.05
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    centering_coef: Annotated[float, Field(ge=0)] = 0.0
+    initialise_from: Literal["helpful", "sl-cai"] = "sl-cai"
+    checkpoint_every: Count = 50
+
+
+class PolicyConfig(Section):
+    algorithm: Literal["grpo"] = "grpo"
+    initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
+    """helpful: reinforcement learning only (ablation)."""
+    steps: Count = 100
+    prompts_per_step: Count = 16
+    group_size: Annotated[int, Field(ge=2)] = 8
+    updates_per_rollout: Count = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    warmup_fraction: Probability = 0.05
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05
+    """Weight of the KL penalty to the frozen reference (k3 estimator, in the loss)."""
+    kl_budget: Annotated[float, Field(gt=0)] | None = None
+    """Stop when KL(policy||reference), in nats per response, passes this."""
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    scale_advantages: Literal["group", "none"] = "group"
+    max_new_tokens: Count = 256
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_every: Count = 10
+
+
+class EvaluateConfig(Section):
+    prompts: PromptsConfig
+    gold: Source | None = None
+    """package.module:attribute of an exact oracle, where the true goal can be computed."""
+    judge: ModelConfig | None = None
+    """A held-out model that judges the policies; must differ from the labeler."""
+    sl_rounds: tuple[int, ...] = ()
+    """Also train and evaluate SL-CAI after these numbers of revision rounds."""
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    num_threads: Count | None = None
+    """CPU threads; None: all cores."""
+    constitution: Source
+    model: ModelConfig
+    """The helpful-only model that both phases start from."""
+    prompts: PromptsConfig
+    phases: tuple[Literal["sl", "rl"], ...] = ("sl", "rl")
+    """Leave one out for an ablation."""
+    revise: ReviseConfig = ReviseConfig()
+    sft: SftConfig = SftConfig()
+    sample: SampleConfig = SampleConfig()
+    label: LabelConfig
+    reward: RewardConfig = RewardConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluate: EvaluateConfig
+
+    @model_validator(mode="after")
+    def _labeler_is_not_the_judge(self) -> RunConfig:
+        judge = self.evaluate.judge
+        if judge is not None and judge.source == self.label.labeler.model.source:
+            raise ValueError(
+                f"evaluate.judge and label.labeler.model are both {judge.source!r}: a labeler can't judge its own "
+                "labels; name another model, or leave evaluate.judge out"
+            )
+        return self

@@ -90,8 +90,18 @@ class LabelerConfig(Section):
     sharpness: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the combined log-odds before they become the soft target."""
     few_shot: bool = False
+    """Put two worked examples before each question, for models that don't have the skill."""
+    question: Source | None = None
+    """package.module:attribute of a wording of the question, for models that know their own; None: Charter's."""
     max_new_tokens: Count = 256
     batch_size: Count = 128
+    """Pairs that are labelled together."""
+
+    @model_validator(mode="after")
+    def _clamp_treats_both_alike(self) -> LabelerConfig:
+        if self.clamp is not None and (self.clamp[0] >= 0.5 or abs(sum(self.clamp) - 1) > 1e-9):
+            raise ValueError(f"clamp is {list(self.clamp)}: give a range around 0.5 that treats A and B alike, as [0.4, 0.6]")
+        return self
 
 
 class LabelConfig(Section):
@@ -142,6 +152,8 @@ class EvaluateConfig(Section):
     """A held-out model that judges the policies; must differ from the labeler."""
     sl_rounds: tuple[int, ...] = ()
     """Also train and evaluate SL-CAI after these numbers of revision rounds."""
+    num_checkpoints: Annotated[int, Field(ge=0)] = 3
+    """How many checkpoints of the RL policy are evaluated on the way, spread evenly."""
     sampling: SamplingConfig = SamplingConfig()
 
 

@@ -131,6 +131,7 @@ class RevisionRound(Record):
     principle_id: str
     critique: str | None
     revision: str
+    truncated: bool = False  # the revision ran into the token limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class RevisionChain(Record):
     prompt: Prompt
     initial_response: str
     rounds: tuple[RevisionRound, ...]
+    initial_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,21 @@ class Reading(Record):
     rude: bool | None = None
     gold: float | None = None  # the true goal, any scale
     attributes: dict[str, float] = field(default_factory=dict)  # finer counts, for the audit
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedResponse(Record):
+    """One response of one policy to one held-out prompt, and what is known of it. KL is KL(policy||SL-CAI)."""
+
+    policy: str
+    prompt: Prompt
+    response: str
+    reading: Reading
+    num_words: int
+    num_tokens: int
+    truncated: bool
+    kl_k1: float | None = None  # nats per response, estimator k1; None where it can't be known
+    kl_k3: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Who says "A is better than B", how it is asked, and how the answers become soft labels."""

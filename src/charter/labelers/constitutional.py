@@ -1,0 +1,53 @@
+"""A labeler that reads one principle per question: all of a constitution, or some drawn for each pair.
+
+Bai et al. 2022 (arXiv:2212.08073), section 4.1, draws one principle per comparison. Departure: by default all are asked
+(the shared beginning of the questions makes it cheap) and weighed, since drawing dilutes what matters most.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from charter.labelers.asking import AskSettings, asks_for, judge_all
+from charter.models.protocol import LanguageModel
+from charter.records import Judgment, Principle, ResponsePair
+
+
+class ConstitutionalLabeler:
+    """Asks ``model`` about each pair, principle by principle.
+
+    Args:
+        principles: of the constitution, in its order.
+        drawn: "all", or how many are drawn for each pair (by seed and pair id, without replacement).
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        principles: Sequence[Principle],
+        settings: AskSettings,
+        drawn: int | Literal["all"] = "all",
+        seed: int = 0,
+    ) -> None:
+        self.name = model.name
+        self.weights: dict[str | None, float] = {p.id: p.weight for p in principles}
+        self._model, self._principles, self._settings = model, tuple(principles), settings
+        self._drawn, self._seed = drawn, seed
+
+    def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
+        """All judgments of each pair: one per principle and order."""
+        asks = [
+            ask for pair in pairs for ask in asks_for(pair, self._principles_for(pair), self._settings.both_orders)
+        ]
+        grouped: list[list[Judgment]] = [[] for _ in pairs]
+        place = {pair.id: index for index, pair in enumerate(pairs)}
+        for judgment in judge_all(self._model, asks, self._settings):
+            grouped[place[judgment.pair_id]].append(judgment)
+        return grouped
+
+    def _principles_for(self, pair: ResponsePair) -> Sequence[Principle]:
+        if self._drawn == "all" or self._drawn >= len(self._principles):
+            return self._principles
+        return random.Random(f"{self._seed}/{pair.id}").sample(self._principles, self._drawn)

@@ -142,6 +142,7 @@ class RevisionChain(Record):
     initial_response: str
     rounds: tuple[RevisionRound, ...]
     initial_truncated: bool = False
+    num_tokens: int = 0  # read and written by the model for this chain
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,3 +83,21 @@ def student_t_95(degrees: int) -> float:
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
         + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4)
     )
+
+
+def calibration(p_a: Sequence[float], target: Sequence[float], num_bins: int = 10) -> dict[str, object]:
+    """Reliability of predicted probabilities against (soft) targets, both in [0, 1].
+
+    Returns ``ece``, the expected calibration error (mean distance of the two over bins of equal width, weighted by their
+    size; Naeini et al. 2015), and ``bins``: low, high, num, predicted and observed means of each bin that isn't empty.
+    """
+    bins = []
+    for index in range(num_bins):
+        inside = [i for i, p in enumerate(p_a) if min(num_bins - 1, int(p * num_bins)) == index]
+        if inside:
+            predicted = sum(p_a[i] for i in inside) / len(inside)
+            observed = sum(target[i] for i in inside) / len(inside)
+            edges = {"low": index / num_bins, "high": (index + 1) / num_bins}
+            bins.append({**edges, "num": len(inside), "predicted": predicted, "observed": observed})
+    gaps = [row["num"] * abs(row["predicted"] - row["observed"]) for row in bins]
+    return {"ece": sum(gaps) / len(p_a) if p_a else None, "bins": bins}

@@ -23,7 +23,7 @@ from charter.records import Conversation, RevisionChain
 ABOUT_REVISION = re.compile(
     r"^\W*(?:(?:sure|certainly|of course|okay|ok|absolutely)\b[^.\n]{0,40})?"
     r"(?:here(?:'s| is| are)|below is|i(?:'ve| have)|this is|the following is)\b[^.\n:]{0,60}"
-    r"\b(?:revis|rewr|rephras|updated|improved|edited|reworked|new version)|"
+    r"\b(?:revised|revision|rewrite|rewritten|rewrote|rephrased|updated|improved|edited|reworked|new version)\b|"
     r"^\W*(?:revised|rewritten|updated|new) (?:response|version|answer|reply)\b|^\W*revision\s*:",
     re.IGNORECASE,
 )

@@ -46,7 +46,7 @@ class Record:
         Raises:
             KeyError: an unknown field, or a required one is missing (named in the error).
         """
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]
         unknown = row.keys() - hints.keys()
         if unknown:
             raise KeyError(f"unknown field {sorted(unknown)[0]!r} in {cls.__name__}")
@@ -121,6 +121,7 @@ class Principle(Record):
     weight: float = 1.0
     source: str | None = None
     tags: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()  # other wordings of the text
 
 
 @dataclass(frozen=True, slots=True)

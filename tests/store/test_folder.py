@@ -1,7 +1,6 @@
 """One process per run folder, manifests last, verify names what flipped."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,14 +17,13 @@ HOLD = "import sys, time, pathlib; from charter.store.folder import RunFolder\n"
 
 
 def test_second_process_is_told_who_works_here(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match=rf"process {holder.pid} on .*--out"):
-            RunFolder.open(tmp_path)
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            with pytest.raises(StoreError, match=rf"process {holder.pid} on .*--out"):
+                RunFolder.open(tmp_path)
+        finally:
+            holder.kill()
     with RunFolder.open(tmp_path):  # a killed process holds nothing
         pass
 

@@ -1,0 +1,1 @@
+"""Constitutions: read, draw from, check, compare, import and write."""

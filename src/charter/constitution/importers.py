@@ -1,0 +1,120 @@
+"""Constitutions of others into ours, and ours onto disk.
+
+Known forms (told apart by shape, not by name):
+    critiques     {"harmful0": {"prompt": ["...CritiqueRequest: ..."], "edit_request": "...RevisionRequest: ..."}, ...}
+    comparisons   ["\\nPlease choose the assistant response that ... Options:", ...]
+    llm-swarm     {"constitutions": [{"critic": ..., "revision": ...}], "system_chat": [...]}
+The first two are CritiqueRevisionInstructions.json and RLMadisonInstructions.json of Bai et al. 2022.
+
+What a source doesn't word, ours must: a critique and revision pair gets a comparison made from its revision request, a
+comparison gets critique and revision requests made from it. The tags ``critique`` and ``comparison`` say which was given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from charter.constitution.check import WORDINGS
+from charter.constitution.load import Constitution, Wording, fill
+from charter.errors import ConstitutionError
+from charter.records import Principle
+from charter.store.jsonl import read_json
+from charter.yaml_io import dump_yaml, write_text
+
+_MARKERS = re.compile(r"^\s*(?:CritiqueRequest:|RevisionRequest:)\s*|\s*(?:Critique:|Revision:|Options:)\s*$")
+_COMPARISON_OF_CRITIQUE = "Choose the response that is less in need of this change: {principle}"
+_CRITIQUE_OF_COMPARISON = (
+    "Identify specific ways in which the assistant's last response is not the one that a reader would choose who was told: "
+    "{principle}"
+)
+_REVISION_OF_COMPARISON = (
+    "Rewrite the assistant's last response so that it is the one that a reader would choose who was told: {principle} "
+    "Write nothing but the new response."
+)
+
+
+def import_constitution(paths: Sequence[Path], name: str) -> Constitution:
+    """Read one or more files of known forms into one constitution, in order.
+
+    Raises:
+        ConstitutionError: an unknown form, an empty entry, or a principle that is there twice.
+        DataError, StoreError: a file that can't be read.
+    """
+    principles = tuple(principle for path in paths for principle in _principles(path, read_json(path)))
+    for field in ("id", "text"):
+        values = [getattr(principle, field) for principle in principles]
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ConstitutionError(f"{paths[0]}: {field} {twice[:60]!r} is there twice: delete one of the two and import again")
+    origin = ", ".join(path.name for path in paths)
+    return Constitution(name, f"Imported from {origin}.", principles)
+
+
+def _principles(path: Path, content: Any) -> list[Principle]:
+    try:
+        if isinstance(content, dict) and "constitutions" in content:
+            entries = [(f"{path.stem}-{i}", row["critic"], row["revision"]) for i, row in enumerate(content["constitutions"])]
+            return [_from_critique(id, critic, revision, path.name) for id, critic, revision in entries]
+        if isinstance(content, dict):
+            return [_from_critique(id, row["prompt"][0], row["edit_request"], path.name) for id, row in content.items()]
+        if isinstance(content, list):
+            return [_from_comparison(f"comparison{i}", text, path.name) for i, text in enumerate(content)]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ConstitutionError(f"{path}: an entry has not the form of its neighbours ({error}): mend the file") from error
+    raise ConstitutionError(f"{path}: not a known form of constitution: see charter constitution import --help")
+
+
+def _bare(text: str, path: str) -> str:
+    """An instruction without the markers that the source puts around it."""
+    while (bare := _MARKERS.sub("", text).strip()) != text:
+        text = bare
+    if not text:
+        raise ConstitutionError(f"{path}: an empty instruction: delete it and import again")
+    return text
+
+
+def _from_critique(id: str, critique: str, revision: str, path: str) -> Principle:
+    critique, revision = _bare(critique, path), _bare(revision, path)
+    comparison = fill(_COMPARISON_OF_CRITIQUE, revision)
+    return Principle(_as_id(id), revision, critique, revision, comparison, source=path, tags=("critique",))
+
+
+def _from_comparison(id: str, text: str, path: str) -> Principle:
+    text = _bare(text, path)
+    critique, revision = fill(_CRITIQUE_OF_COMPARISON, text), fill(_REVISION_OF_COMPARISON, text)
+    return Principle(_as_id(id), text, critique, revision, text, source=path, tags=("comparison",))
+
+
+def _as_id(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "principle"
+
+
+def write_constitution(constitution: Constitution, path: Path) -> None:
+    """Write a constitution as YAML; reading it back gives the same principles and hash.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    data: dict[str, Any] = {"name": constitution.name, "description": constitution.description}
+    if constitution.defaults != Wording():
+        data["defaults"] = constitution.defaults.model_dump()
+    data["principles"] = [_entry(principle, constitution.defaults) for principle in constitution.principles]
+    write_text(path, dump_yaml(data))
+
+
+def _entry(principle: Principle, defaults: Wording) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": principle.id, "text": principle.text}
+    for name in WORDINGS:
+        if getattr(principle, name) != fill(getattr(defaults, name), principle.text).strip():
+            entry[name] = getattr(principle, name)
+    if principle.weight != 1:
+        entry["weight"] = principle.weight
+    if principle.source is not None:
+        entry["source"] = principle.source
+    for name in ("tags", "paraphrases"):
+        if getattr(principle, name):
+            entry[name] = list(getattr(principle, name))
+    return entry

@@ -12,10 +12,19 @@ A figure that can't be known has value null and says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from charter import __version__ as version
+from charter.config import RunConfig
 from charter.records import Estimate, EvaluatedResponse, Reading
 from charter.statistics import mean, proportion, unknown
+
+class Gold(Protocol):
+    """What of the gold goes into the summary."""
+
+    name: str
+    simulated: bool
+
 
 MAIN_POLICIES = ("initial", "sl-cai", "rl-cai")
 POLICY_FIGURES = (
@@ -133,3 +142,49 @@ def distinct_n(responses: Sequence[str], n: int) -> Estimate:
 def no_policy(reason: str) -> dict[str, Any]:
     """The figures of a policy that this run doesn't make."""
     return {name: unknown(reason).to_json() for name in POLICY_FIGURES}
+
+
+def summarize_run(
+    config: RunConfig, hashes: dict[str, str | None], stages: dict[str, dict[str, Any]], gold: Gold | None
+) -> dict[str, Any]:
+    """Put ``summary.json`` together from the summaries of the stages, by stage folder."""
+    evaluated = stages["7-evaluate"]
+    missing = {"sl-cai": "phase sl is left out of this run", "rl-cai": "phase rl is left out of this run"}
+    policies = {name: evaluated["policies"].get(name) or no_policy(missing[name]) for name in MAIN_POLICIES}
+    return {
+        "name": config.name,
+        "charter": version,
+        "seed": config.seed,
+        "phases": list(config.phases),
+        "hashes": hashes,
+        "gold": {"name": gold.name, "simulated": gold.simulated} if gold else None,
+        "reader": evaluated["reader"],
+        "policies": {**policies, **evaluated["policies"]},
+        "labeler": _labeler(stages.get("4-label")),
+        "reward_model": _reward_model(stages.get("5-reward")),
+        "curves": evaluated["curves"],
+        "counts": {name: _counts(summary) for name, summary in stages.items() if name != "7-evaluate"},
+        "stages": [
+            {"name": name, "wall_seconds": summary["wall_seconds"], "num_tokens": summary.get("num_tokens")}
+            for name, summary in stages.items()
+        ],
+    }
+
+
+def _labeler(stage: dict[str, Any] | None) -> dict[str, Any]:
+    names = ("accuracy", "position_bias", "coverage", "gold_agreement")
+    if stage is None:
+        return {name: unknown("phase rl is left out of this run").to_json() for name in names}
+    return {name: stage[name] for name in (*names, "accuracy_by_principle", "abstentions", "p_a", "confidence")}
+
+
+def _reward_model(stage: dict[str, Any] | None) -> dict[str, Any]:
+    names = ("label_agreement", "gold_agreement")
+    if stage is None:
+        return {name: unknown("phase rl is left out of this run").to_json() for name in names}
+    return {name: stage[name] for name in (*names, "calibration", "baselines")}
+
+
+def _counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """The plain counts of a stage: its figures stand elsewhere."""
+    return {key: value for key, value in summary.items() if key.startswith("num_") or key == "filters"}

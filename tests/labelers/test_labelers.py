@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from charter.config import LabelConfig
+from charter.constitution.load import Constitution
 from charter.errors import CoverageError
 from charter.labelers.asking import AskSettings
 from charter.labelers.combine import combine, log_odds, option_probabilities
@@ -24,6 +25,7 @@ from charter.store.jsonl import read_jsonl
 from charter.store.ledger import Ledger
 
 PRINCIPLES = [Principle(f"p{i}", f"rule {i}", "c", "r", f"which is better by rule {i}?", weight=1.0 + i) for i in range(3)]
+CONSTITUTION = Constitution("test", "", tuple(PRINCIPLES))
 SETTINGS = AskSettings(comparison)
 
 
@@ -78,7 +80,7 @@ def label_config(**changes: object) -> LabelConfig:
 
 
 def run_stage(model: ScriptedModel, pairs: list[ResponsePair], tmp_path, gold=None, **changes: object):
-    labeler = ConstitutionalLabeler(model, PRINCIPLES, SETTINGS)
+    labeler = ConstitutionalLabeler(model, CONSTITUTION, SETTINGS)
     summary = label.run(
         label_config(**changes), tmp_path, pairs=pairs, labeler=labeler, gold=gold, progress=QuietProgress()
     )
@@ -167,12 +169,12 @@ def test_min_margin_abstains(tmp_path):
 def test_drawn_principles_depend_on_seed_and_pair_alone():
     model = ScriptedModel(perfect)
     pairs = make_pairs(30)
-    drawn = ConstitutionalLabeler(model, PRINCIPLES, SETTINGS, drawn=1, seed=3)
+    drawn = ConstitutionalLabeler(model, CONSTITUTION, SETTINGS, drawn=1, seed=3)
     together = [j.principle_id for own in drawn.label(pairs) for j in own]
     alone = [j.principle_id for pair in reversed(pairs) for j in drawn.label([pair])[0]]
     assert together == [x for pair in reversed(list(zip(alone[::2], alone[1::2], strict=True))) for x in pair]
     assert len(set(together)) == 3 and len(together) == 60
-    other = ConstitutionalLabeler(model, PRINCIPLES, SETTINGS, drawn=1, seed=4)
+    other = ConstitutionalLabeler(model, CONSTITUTION, SETTINGS, drawn=1, seed=4)
     assert [j.principle_id for own in other.label(pairs) for j in own] != together
 
 
@@ -186,16 +188,17 @@ class TestLedger:
     def test_a_second_run_asks_nothing(self, tmp_path):
         model = ScriptedModel(perfect)
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
-            first = ConstitutionalLabeler(RecordedModel(model, ledger), PRINCIPLES, SETTINGS).label(make_pairs(5))
+            first = ConstitutionalLabeler(RecordedModel(model, ledger), CONSTITUTION, SETTINGS).label(make_pairs(5))
             assert model.num_choices == 30
-            second = ConstitutionalLabeler(RecordedModel(model, ledger), PRINCIPLES, SETTINGS).label(make_pairs(5))
+            second = ConstitutionalLabeler(RecordedModel(model, ledger), CONSTITUTION, SETTINGS).label(make_pairs(5))
         assert model.num_choices == 30 and first == second
 
     def test_an_edited_principle_asks_its_own_questions_again(self, tmp_path):
         model = ScriptedModel(perfect)
-        edited = [*PRINCIPLES[:2], dataclasses.replace(PRINCIPLES[2], comparison="which is kinder?")]
+        last = dataclasses.replace(PRINCIPLES[2], comparison="which is kinder?")
+        edited = Constitution("test", "", (*PRINCIPLES[:2], last))
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
-            ConstitutionalLabeler(RecordedModel(model, ledger), PRINCIPLES, SETTINGS).label(make_pairs(5))
+            ConstitutionalLabeler(RecordedModel(model, ledger), CONSTITUTION, SETTINGS).label(make_pairs(5))
             ConstitutionalLabeler(RecordedModel(model, ledger), edited, SETTINGS).label(make_pairs(5))
         assert model.num_choices == 30 + 10
 

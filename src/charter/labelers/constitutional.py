@@ -6,10 +6,11 @@ Bai et al. 2022 (arXiv:2212.08073), section 4.1, draws one principle per compari
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Literal
 
+from charter.constitution.draw import draw
+from charter.constitution.load import Constitution
 from charter.labelers.asking import AskSettings, asks_for, judge_all
 from charter.models.protocol import LanguageModel
 from charter.records import Judgment, Principle, ResponsePair
@@ -19,21 +20,23 @@ class ConstitutionalLabeler:
     """Asks ``model`` about each pair, principle by principle.
 
     Args:
-        principles: of the constitution, in its order.
-        drawn: "all", or how many are drawn for each pair (by seed and pair id, without replacement).
+        drawn: "all", or how many principles are drawn for each pair (by seed, pair id and weight, without replacement).
+            Drawn ones count alike, since their weights have spoken in the draw.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        principles: Sequence[Principle],
+        constitution: Constitution,
         settings: AskSettings,
         drawn: int | Literal["all"] = "all",
         seed: int = 0,
     ) -> None:
         self.name = model.name
-        self.weights: dict[str | None, float] = {p.id: p.weight for p in principles}
-        self._model, self._principles, self._settings = model, tuple(principles), settings
+        self.weights: dict[str | None, float] = {
+            p.id: p.weight if drawn == "all" else 1.0 for p in constitution.principles
+        }
+        self._model, self._constitution, self._settings = model, constitution, settings
         self._drawn, self._seed = drawn, seed
 
     def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
@@ -48,6 +51,6 @@ class ConstitutionalLabeler:
         return grouped
 
     def _principles_for(self, pair: ResponsePair) -> Sequence[Principle]:
-        if self._drawn == "all" or self._drawn >= len(self._principles):
-            return self._principles
-        return random.Random(f"{self._seed}/{pair.id}").sample(self._principles, self._drawn)
+        if self._drawn == "all":
+            return self._constitution.principles
+        return draw(self._constitution, self._seed, "label", pair.id, k=self._drawn)

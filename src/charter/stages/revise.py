@@ -5,8 +5,8 @@ writes  revisions.jsonl   RevisionChain, one per prompt, in the order of the pro
 
 Bai et al. 2022 (arXiv:2212.08073), section 3.1: a principle is drawn at random for each prompt and round; the critique
 and the revision are asked as user turns after the response; the revision is the response of the next round, in which
-earlier critiques are left out. Departures: no few-shot examples unless the model's loader brings them; the initial
-response has its own temperature; ``critique: false`` asks for the revision at once (the paper's section 3.5).
+earlier critiques are left out. Departures: no principle comes twice to a prompt before all have come, and weightier ones tend
+to come first; ``critique: false`` asks for the revision at once (the paper's section 3.5).
 
 Prompts go in chunks of ``sampling.batch_size``, whose composition depends on the list of prompts alone, and every row
 draws from its own seed: a run that was killed and resumed writes the same bytes.
@@ -14,12 +14,12 @@ draws from its own seed: a run that was killed and resumed writes the same bytes
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from charter.config import ReviseConfig
+from charter.constitution.draw import draw
 from charter.constitution.load import Constitution
 from charter.models.protocol import Generation, LanguageModel
 from charter.progress import Progress
@@ -110,8 +110,8 @@ class Reviser:
         ]
 
     def _draw(self, prompt: Prompt, number: int) -> Principle:
-        rng = random.Random(row_seed(self._seed, STAGE, prompt.id, number, "principle"))
-        return rng.choice(self._constitution.principles)
+        order = draw(self._constitution, self._seed, STAGE, prompt.id, k=len(self._constitution.principles))
+        return order[(number - 1) % len(order)]
 
     def _generate(
         self,

@@ -1,0 +1,302 @@
+"""The whole run: both phases of Constitutional AI, stage by stage, into one run folder.
+
+    1-revise    2-sft (2-sft-round-N)    3-sample    4-label    5-reward    6-policy    7-evaluate    summary.json
+
+Everything that can be wrong is checked before any work (stages/inputs.py). A stage has a key: the hash of its section of
+the run file, the seed, and the keys of what it reads. A stage that is done under its key is skipped, one that was begun
+under its key goes on where it stopped, and one of another key is done anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charter.config import ModelConfig, RunConfig
+from charter.labelers.make import make_labeler
+from charter.labelers.recorded import RecordedModel
+from charter.models.load import load_model
+from charter.models.local import LocalModel
+from charter.progress import Progress
+from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
+from charter.stages import evaluate, label, revise, sample, train_policy, train_reward, train_sft
+from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
+from charter.stages.inputs import Inputs, gather, remember
+from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
+from charter.stages.seeds import shuffled
+from charter.store.folder import RunFolder, StageFolder
+from charter.store.hashing import hash_json
+from charter.store.jsonl import read_jsonl, write_json
+from charter.store.ledger import Ledger
+from charter.summary import summarize_run
+
+KEY_FILE = ".key"  # hidden: no content of the stage
+
+
+def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Do what is not done yet, and return the summary that stands in ``summary.json``.
+
+    Raises:
+        CharterError: something the user can mend; what is done stays, and the same command goes on from there.
+    """
+    inputs = gather(config)
+    torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
+    with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
+        remember(config, inputs, folder)
+        return Pipeline(config, inputs, run_folder, ledger, progress).run()
+
+
+@contextmanager
+def loaded(config: ModelConfig) -> Iterator[LocalModel]:
+    """A model that leaves memory when the block ends, provided that nobody else holds it."""
+    model = load_model(config)
+    try:
+        yield model
+    finally:
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Pipeline:
+    """One run: what it reads, where it writes, and the keys of the stages that are done."""
+
+    def __init__(
+        self, config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger, progress: Progress
+    ) -> None:
+        self._config, self._inputs, self._progress = config, inputs, progress
+        self._folder, self._ledger = folder, ledger
+        self._keys: dict[str, str] = {}
+
+    def run(self) -> dict[str, Any]:
+        """All stages of the phases asked for, then the summary."""
+        if "sl" in self._config.phases:
+            self._revise()
+            self._train_sft("2-sft", self._config.revise.rounds)
+            for rounds in self._extra_rounds():
+                self._train_sft(f"2-sft-round-{rounds}", rounds)
+        if "rl" in self._config.phases:
+            self._sample()
+            self._label()
+            self._train_reward()
+            self._train_policy()
+        self._evaluate()
+        return self._summarize()
+
+    def _extra_rounds(self) -> list[int]:
+        """Numbers of rounds whose SL-CAI is evaluated too; that of all rounds is the main one."""
+        return sorted({r for r in self._config.evaluate.sl_rounds if r < self._config.revise.rounds})
+
+    def _stage(self, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> None:
+        """Do a stage unless it is done; ``reads`` is all that its result depends on, as JSON."""
+        key = self._keys[name] = hash_json({"stage": name, "seed": self._config.seed, **reads})
+        stage = self._folder.stage(name)
+        if stage.is_done(key):
+            self._progress.say(f"{name}: done before")
+            return
+        _begin(stage, key)
+        with stage.attempt():
+            stage.finish(key, work(stage.path))
+        self._progress.finish(name)
+
+    def _path(self, stage: str, name: str) -> Path:
+        return self._folder.path / stage / name
+
+    def _trained(self, stage: str) -> ModelConfig:
+        """The model that a stage trained, on the device and in the precision of the one that it came from."""
+        return self._config.model.model_copy(update={"source": str(self._path(stage, "model"))})
+
+    def _start(self, initialise_from: str) -> tuple[ModelConfig, str]:
+        """The model from which phase 2 starts, and its key; without phase 1 there is only the helpful one."""
+        if initialise_from == "helpful" or "sl" not in self._config.phases:
+            return self._config.model, self._inputs.hashes["model"]
+        return self._trained("2-sft"), self._keys["2-sft"]
+
+    def _phase_2_prompts(self, stage: str, limit: int | None) -> list[Prompt]:
+        """The training prompts in an order of the stage's own."""
+        return shuffled(self._inputs.prompts, self._config.seed, stage, "prompts")[:limit]
+
+    def _revise(self) -> None:
+        config, inputs = self._config, self._inputs
+
+        def work(path: Path) -> dict[str, Any]:
+            with loaded(config.model) as model:
+                return revise.run(
+                    config.revise,
+                    path,
+                    prompts=inputs.prompts[: config.revise.num_prompts],
+                    constitution=inputs.constitution,
+                    model=model,
+                    seed=config.seed,
+                    progress=self._progress,
+                )
+
+        hashes = {key: inputs.hashes[key] for key in ("constitution", "prompts", "model")}
+        self._stage("1-revise", {"config": config.revise.model_dump(), **hashes}, work)
+
+    def _train_sft(self, name: str, rounds: int) -> None:
+        config = self._config
+
+        def work(path: Path) -> dict[str, Any]:
+            return train_sft.run(
+                config.sft,
+                path,
+                chains=list(read_jsonl(self._path("1-revise", "revisions.jsonl"), RevisionChain)),
+                rounds=rounds,
+                prompts=self._inputs.prompts,
+                sampling=config.revise.sampling,
+                base=config.model,
+                load=loaded,
+                seed=config.seed,
+                progress=self._progress,
+            )
+
+        reads = {"config": config.sft.model_dump(), "rounds": rounds, "revise": self._keys["1-revise"]}
+        self._stage(name, reads, work)
+
+    def _sample(self) -> None:
+        config = self._config
+        start, start_key = self._start("sl-cai")
+
+        def work(path: Path) -> dict[str, Any]:
+            prompts = self._phase_2_prompts("sample", config.sample.num_prompts)
+            with loaded(start) as model:
+                return sample.run(
+                    config.sample, path, prompts=prompts, model=model, seed=config.seed, progress=self._progress
+                )
+
+        reads = {"config": config.sample.model_dump(), "policy": start_key, "prompts": self._inputs.hashes["prompts"]}
+        self._stage("3-sample", reads, work)
+
+    def _label(self) -> None:
+        config, inputs = self._config.label, self._inputs
+
+        def work(path: Path) -> dict[str, Any]:
+            with loaded(config.labeler.model) as model:
+                recorded = RecordedModel(model, self._ledger)
+                labeler = make_labeler(config.labeler, recorded, inputs.constitution, inputs.wording, self._config.seed)
+                return label.run(
+                    config,
+                    path,
+                    pairs=list(read_jsonl(self._path("3-sample", "pairs.jsonl"), ResponsePair)),
+                    labeler=labeler,
+                    gold=inputs.gold,
+                    progress=self._progress,
+                )
+
+        hashes = {key: inputs.hashes[key] for key in ("constitution", "labeler")}
+        reads = {"config": config.model_dump(), "pairs": self._keys["3-sample"], "gold": self._config.evaluate.gold}
+        self._stage("4-label", {**reads, **hashes}, work)
+
+    def _train_reward(self) -> None:
+        config = self._config
+        start, start_key = self._start(config.reward.initialise_from)
+
+        def work(path: Path) -> dict[str, Any]:
+            return train_reward.run(
+                config.reward,
+                path,
+                preferences=list(read_jsonl(self._path("4-label", "preferences.jsonl"), PreferencePair)),
+                start=start,
+                gold=self._inputs.gold,
+                seed=config.seed,
+                progress=self._progress,
+            )
+
+        reads = {"config": config.reward.model_dump(), "labels": self._keys["4-label"], "start": start_key}
+        self._stage("5-reward", {**reads, "gold": config.evaluate.gold}, work)
+
+    def _train_policy(self) -> None:
+        config = self._config
+        start, start_key = self._start(config.policy.initialise_from)
+
+        def work(path: Path) -> dict[str, Any]:
+            return train_policy.run(
+                config.policy,
+                path,
+                prompts=self._phase_2_prompts("policy", None),
+                start=start,
+                reward_model=self._path("5-reward", "model"),
+                seed=config.seed,
+                progress=self._progress,
+            )
+
+        reads = {"config": config.policy.model_dump(), "reward": self._keys["5-reward"], "start": start_key}
+        self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work)
+
+    def _policies(self) -> list[evaluate.Policy]:
+        policies = [evaluate.Policy("initial", self._config.model)]
+        if "sl" in self._config.phases:
+            policies += [
+                evaluate.Policy(f"sl-cai-round-{r}", self._trained(f"2-sft-round-{r}")) for r in self._extra_rounds()
+            ]
+            policies.append(evaluate.Policy("sl-cai", self._trained("2-sft")))
+        if "rl" in self._config.phases:
+            policies += [
+                evaluate.Policy(f"rl-step-{step}", self._config.model.model_copy(update={"source": str(path)}), step)
+                for step, path in train_policy.spread_checkpoints(
+                    self._path("6-policy", "checkpoints"), self._config.evaluate.num_checkpoints
+                )
+            ]
+            policies.append(evaluate.Policy("rl-cai", self._trained("6-policy")))
+        return policies
+
+    def _evaluate(self) -> None:
+        config, policies = self._config.evaluate, self._policies()
+
+        def work(path: Path) -> dict[str, Any]:
+            evaluate.sample_policies(
+                config,
+                path,
+                policies=policies,
+                prompts=self._inputs.held_out,
+                load=loaded,
+                seed=self._config.seed,
+                progress=self._progress,
+            )
+            with self._reader() as reader:
+                summary = evaluate.read_policies(config, path, policies=policies, reader=reader, progress=self._progress)
+                curves = {"revision": [], "rl": [], "checkpoints": checkpoint_curve(summary)}
+                if "sl" in self._config.phases:
+                    chains = list(read_jsonl(self._path("1-revise", "revisions.jsonl"), RevisionChain))
+                    curves["revision"] = revision_curve(chains, reader)
+            if "rl" in self._config.phases:
+                curves["rl"] = rl_curve(self._folder.path / "6-policy", self._inputs.gold)
+            return {**summary, "curves": curves}
+
+        hashes = {key: value for key, value in self._inputs.hashes.items() if key in ("model", "judge", "held_out_prompts")}
+        reads = {"config": config.model_dump(mode="json"), "policies": dict(self._keys), **hashes}
+        self._stage("7-evaluate", reads, work)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        """Gold where it is known, else the judge, else nobody."""
+        if self._inputs.gold is not None:
+            yield GoldReader(self._inputs.gold)
+        elif self._config.evaluate.judge is not None:
+            with loaded(self._config.evaluate.judge) as model:
+                yield JudgeReader(RecordedModel(model, self._ledger))
+        else:
+            yield NoReader()
+
+    def _summarize(self) -> dict[str, Any]:
+        summaries = {name: self._folder.stage(name).summary() for name in self._keys}
+        summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
+        write_json(self._folder.path / "summary.json", summary)
+        return summary
+
+
+def _begin(stage: StageFolder, key: str) -> None:
+    """Go on with a stage that was begun under this key; clear what was begun under another."""
+    marker = stage.path / KEY_FILE
+    if marker.is_file() and marker.read_text() == key and stage.done_key() is None:
+        return
+    stage.clear()
+    marker.write_text(key)

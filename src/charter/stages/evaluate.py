@@ -1,0 +1,149 @@
+"""Sample every policy on held-out prompts and read what it says.
+
+reads   held-out prompts; the folders of the policies
+writes  responses/NAME.jsonl   EvaluatedResponse without readings (the unit of resuming)
+        NAME.jsonl             EvaluatedResponse: reading by gold, judge or nobody; KL to SL-CAI per response
+
+All policies answer the same prompts with the same seeds, so that differences between them are paired. KL is taken on
+these samples, and only where they are drawn at temperature 1: at another one they aren't samples of the policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charter.config import EvaluateConfig, ModelConfig
+from charter.models.local import LocalModel
+from charter.models.protocol import Generation
+from charter.progress import Progress
+from charter.records import EvaluatedResponse, Prompt, Reading
+from charter.stages.chunks import append_in_chunks
+from charter.stages.kl import Spoken, kl_per_response
+from charter.stages.readings import Reader
+from charter.stages.seeds import row_seed
+from charter.store.jsonl import read_jsonl, write_jsonl
+from charter.summary import policy_figures
+
+STAGE = "evaluate"
+REFERENCE = "sl-cai"
+
+Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model to evaluate; ``step`` counts updates of reinforcement learning, None where it has none."""
+
+    name: str
+    model: ModelConfig
+    step: int | None = None
+
+
+def sample_policies(
+    config: EvaluateConfig,
+    folder: Path,
+    *,
+    policies: Sequence[Policy],
+    prompts: Sequence[Prompt],
+    load: Load,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Write the responses of each policy; one policy and the reference are in memory at a time."""
+    reference = next((policy for policy in policies if policy.name == REFERENCE), None)
+    measures_kl = reference is not None and config.sampling.temperature == 1.0
+    for policy in policies:
+        path = folder / "responses" / f"{policy.name}.jsonl"
+        with load(policy.model) as model:
+            if measures_kl and reference is not None and policy is not reference:
+                with load(reference.model) as anchor:
+                    _sample(Sampler(config, policy.name, model, anchor, seed), path, prompts, progress)
+            else:
+                anchor_itself = model if measures_kl else None
+                _sample(Sampler(config, policy.name, model, anchor_itself, seed), path, prompts, progress)
+
+
+def _sample(sampler: Sampler, path: Path, prompts: Sequence[Prompt], progress: Progress) -> None:
+    size = sampler.config.sampling.batch_size
+    append_in_chunks(path, prompts, size, sampler.answer_together, progress, f"{STAGE} {sampler.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Answers chunks of prompts by one policy; ``anchor`` is SL-CAI, None where KL can't be known."""
+
+    config: EvaluateConfig
+    name: str
+    model: LocalModel
+    anchor: LocalModel | None
+    seed: int
+
+    def answer_together(self, prompts: Sequence[Prompt]) -> list[EvaluatedResponse]:
+        """One response to each prompt, unread."""
+        sampling = self.config.sampling
+        generations = self.model.generate(
+            [prompt.messages for prompt in prompts],
+            seeds=[row_seed(self.seed, STAGE, prompt.id) for prompt in prompts],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+        )
+        kl = self._kl(prompts, generations)
+        return [
+            EvaluatedResponse(
+                self.name,
+                prompt,
+                generation.text,
+                Reading(),
+                num_words=len(generation.text.split()),
+                num_tokens=generation.num_completion_tokens,
+                truncated=generation.finish_reason == "length",
+                kl_k1=k1,
+                kl_k3=k3,
+            )
+            for prompt, generation, (k1, k3) in zip(prompts, generations, kl, strict=True)
+        ]
+
+    def _kl(
+        self, prompts: Sequence[Prompt], generations: Sequence[Generation]
+    ) -> Sequence[tuple[float | None, float | None]]:
+        if self.anchor is None:
+            return [(None, None)] * len(prompts)
+        if self.anchor is self.model:
+            return [(0.0, 0.0)] * len(prompts)
+        spoken = [
+            Spoken(prompt.messages, generation.text, generation.finish_reason == "length")
+            for prompt, generation in zip(prompts, generations, strict=True)
+        ]
+        return kl_per_response(self.model, self.anchor, spoken)
+
+
+def read_policies(
+    config: EvaluateConfig, folder: Path, *, policies: Sequence[Policy], reader: Reader, progress: Progress
+) -> dict[str, Any]:
+    """Read all responses, write them with their readings, and return the figures of each policy by name."""
+    figures: dict[str, Any] = {}
+    num_tokens = 0
+    progress.start(f"{STAGE}: reading by {reader.name}", len(policies), "policies")
+    for policy in policies:
+        rows = list(read_jsonl(folder / "responses" / f"{policy.name}.jsonl", EvaluatedResponse))
+        readings = reader.read_all([row.prompt for row in rows], [row.response for row in rows])
+        read = [dataclasses.replace(row, reading=reading) for row, reading in zip(rows, readings, strict=True)]
+        write_jsonl(folder / f"{policy.name}.jsonl", read)
+        figures[policy.name] = policy_figures(read, reader.name, _why_no_kl(config, policies))
+        num_tokens += sum(row.num_tokens for row in rows)
+        progress.advance()
+    steps = {policy.name: policy.step for policy in policies if policy.step is not None}
+    return {"policies": figures, "steps": steps, "reader": reader.name, "num_tokens": num_tokens}
+
+
+def _why_no_kl(config: EvaluateConfig, policies: Sequence[Policy]) -> str | None:
+    if REFERENCE not in {policy.name for policy in policies}:
+        return "this run makes no SL-CAI"
+    if config.sampling.temperature != 1.0:
+        return f"responses are sampled at temperature {config.sampling.temperature:g}, not 1"
+    return None

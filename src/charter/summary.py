@@ -19,6 +19,7 @@ from charter.config import RunConfig
 from charter.records import Estimate, EvaluatedResponse, Reading
 from charter.statistics import mean, proportion, unknown
 
+
 class Gold(Protocol):
     """What of the gold goes into the summary."""
 

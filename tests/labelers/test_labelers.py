@@ -24,7 +24,9 @@ from charter.stages import label
 from charter.store.jsonl import read_jsonl
 from charter.store.ledger import Ledger
 
-PRINCIPLES = [Principle(f"p{i}", f"rule {i}", "c", "r", f"which is better by rule {i}?", weight=1.0 + i) for i in range(3)]
+PRINCIPLES = [
+    Principle(f"p{i}", f"rule {i}", "c", "r", f"which is better by rule {i}?", weight=1.0 + i) for i in range(3)
+]
 CONSTITUTION = Constitution("test", "", tuple(PRINCIPLES))
 SETTINGS = AskSettings(comparison)
 
@@ -140,9 +142,9 @@ def test_swapping_the_responses_gives_one_minus_p(tmp_path):
 def test_one_order_missing_means_no_usable_principle():
     judgments = [Judgment("x", "p0", "ab", 0.9), Judgment("x", "p0", "ba", None, "truncated")]
     assert combine(judgments, {"p0": 1.0}, 1.0) == "truncated"
-    assert combine([*judgments, Judgment("x", "p1", "ab", 0.8), Judgment("x", "p1", "ba", 0.8)], {"p0": 1, "p1": 1}, 1.0) == (
-        pytest.approx(0.8)
-    )
+    assert combine(
+        [*judgments, Judgment("x", "p1", "ab", 0.8), Judgment("x", "p1", "ba", 0.8)], {"p0": 1, "p1": 1}, 1.0
+    ) == (pytest.approx(0.8))
 
 
 def test_weights_and_sharpness_by_hand():
@@ -218,7 +220,9 @@ class TestChainOfThought:
 
     def test_the_option_is_weighed_after_the_reasons(self):
         judged = self.judge("One is kinder. The better response is A")
-        assert judged[0].p_a == pytest.approx(1 / (1 + 2.718281828 ** (2.3 if make_pairs(1)[0].response_a[0] == "b" else -2.3)))
+        assert judged[0].p_a == pytest.approx(
+            1 / (1 + 2.718281828 ** (2.3 if make_pairs(1)[0].response_a[0] == "b" else -2.3))
+        )
         assert judged[0].raw.startswith("One is kinder")
 
     def test_probabilities_are_clamped(self):

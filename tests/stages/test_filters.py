@@ -22,13 +22,23 @@ def test_talk_about_the_revision_is_dropped(text):
     assert reason_to_drop(chain("yes", text), 1) == "about_the_revision"
 
 
-@pytest.mark.parametrize("text", ["Here is a recipe for bread.", "Sure, take the key.", "I have a better idea: ask her.", "This is revisionist history."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Here is a recipe for bread.",
+        "Sure, take the key.",
+        "I have a better idea: ask her.",
+        "This is revisionist history.",
+    ],
+)
 def test_plain_answers_are_kept(text):
     assert reason_to_drop(chain("yes", text), 1) is None
 
 
 def test_unchanged_is_kept_where_it_may_be_right():
-    assert fit_revisions([chain("bad", "bad", "good", "good")], "all", 3).rows == [((Message("user", "q"),), "good")] * 2
+    assert (
+        fit_revisions([chain("bad", "bad", "good", "good")], "all", 3).rows == [((Message("user", "q"),), "good")] * 2
+    )
     counts = fit_revisions([chain("bad", "bad", "good", "good")], "all", 3).counts
     assert (counts["unchanged"], counts["unchanged_on_harmful"], counts["kept"]) == (2, 1, 2)
     assert len(fit_revisions([chain("fine", "fine", harmful=None)], "all", 1).rows) == 1

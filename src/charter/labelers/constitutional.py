@@ -41,9 +41,7 @@ class ConstitutionalLabeler:
 
     def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
         """All judgments of each pair: one per principle and order."""
-        asks = [
-            ask for pair in pairs for ask in asks_for(pair, self._principles_for(pair), self._settings.both_orders)
-        ]
+        asks = [ask for pair in pairs for ask in asks_for(pair, self._principles_for(pair), self._settings.both_orders)]
         grouped: list[list[Judgment]] = [[] for _ in pairs]
         place = {pair.id: index for index, pair in enumerate(pairs)}
         for judgment in judge_all(self._model, asks, self._settings):

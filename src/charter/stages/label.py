@@ -61,7 +61,9 @@ def run(
             chunk = pairs[start : start + config.labeler.batch_size]
             judged = labeler.label(chunk)
             appender.append([judgment for judgments in judged for judgment in judgments])
-            labelled += [Labelled(pair, own, _outcome(own, labeler, config)) for pair, own in zip(chunk, judged, strict=True)]
+            labelled += [
+                Labelled(pair, own, _outcome(own, labeler, config)) for pair, own in zip(chunk, judged, strict=True)
+            ]
             progress.advance(len(chunk))
     preferences = [_preference(row, labeler) for row in labelled if isinstance(row.outcome, float)]
     _check_coverage(labelled, len(preferences), config.min_coverage)
@@ -111,7 +113,9 @@ def summarize(labelled: Sequence[Labelled], gold: Gold | None) -> dict[str, Any]
         "num_tokens": sum(j.num_prompt_tokens + j.num_completion_tokens for row in labelled for j in row.judgments),
         "coverage": covered.to_json(),
         "abstentions": dict(_reasons(labelled)),
-        "abstained_judgments": dict(Counter(j.abstained.value for row in labelled for j in row.judgments if j.abstained)),
+        "abstained_judgments": dict(
+            Counter(j.abstained.value for row in labelled for j in row.judgments if j.abstained)
+        ),
         "position_bias": _position_bias(labelled).to_json(),
         "p_a": mean(soft).to_json(),
         "confidence": mean([max(p, 1 - p) for p in soft]).to_json(),

@@ -32,17 +32,17 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A YAML file as plain Python values, with the line (from 1) of each key path, as ("principles", 3, "text")."""
+    """A YAML file as plain Python values, with the place (file:line) of each key path, as ("principles", 3, "text")."""
 
     path: Path
     data: Any
-    lines: dict[Location, int]
+    places: dict[Location, str]
 
     def place(self, location: Location = ()) -> str:
-        """``file:line`` of a key path, or of the nearest enclosing one that has a line."""
-        while location not in self.lines and location:
+        """``file:line`` of a key path, or of the nearest enclosing one that has a place."""
+        while location not in self.places and location:
             location = location[:-1]
-        return f"{self.path}:{self.lines.get(location, 1)}"
+        return self.places.get(location, f"{self.path}:1")
 
 
 def load_yaml(path: Path, error: type[CharterError]) -> YamlDocument:
@@ -77,15 +77,15 @@ def parse_yaml(text: str, path: Path, error: type[CharterError]) -> YamlDocument
         raise error(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {reason}: mend this line") from broken
     except YAMLError as broken:
         raise error(f"{path}: not valid YAML: {' '.join(str(broken).split())[:200]}: mend the file") from broken
-    return YamlDocument(path, data, reader.lines)
+    return YamlDocument(path, data, reader.places)
 
 
 class _Reader:
-    """Turns YAML nodes into plain values and remembers their lines."""
+    """Turns YAML nodes into plain values and remembers their places."""
 
     def __init__(self, path: Path, error: type[CharterError]) -> None:
         self._path, self._error = path, error
-        self.lines: dict[Location, int] = {}
+        self.places: dict[Location, str] = {}
 
     def check_events(self, text: str) -> None:
         """Refuse what would make composing the nodes unsafe, before composing them."""
@@ -102,7 +102,7 @@ class _Reader:
 
     def value(self, node: Node, location: Location) -> Any:
         """The plain value of a node."""
-        self.lines.setdefault(location, node.start_mark.line + 1)
+        self.places.setdefault(location, f"{self._path}:{node.start_mark.line + 1}")
         if isinstance(node, MappingNode):
             return self._mapping(node, location)
         if isinstance(node, SequenceNode):
@@ -119,7 +119,7 @@ class _Reader:
             key = str(key_node.value)
             if key in found:
                 raise self._fault(key_node, f"key {key!r} is there twice: delete one")
-            self.lines[(*location, key)] = key_node.start_mark.line + 1
+            self.places[(*location, key)] = f"{self._path}:{key_node.start_mark.line + 1}"
             found[key] = self.value(value_node, (*location, key))
         return found
 

@@ -108,7 +108,8 @@ def test_general_brings_its_own_wording():
 
 
 def _three() -> Constitution:
-    return Constitution("c", "", tuple(Principle(id, id, "c", "r", "q", weight) for id, weight in zip("abc", (1, 2, 5), strict=True)))
+    weights = {"a": 1, "b": 2, "c": 5}
+    return Constitution("c", "", tuple(Principle(id, id, "c", "r", "q", weight) for id, weight in weights.items()))
 
 
 def test_draws_follow_weights_and_nothing_else():

@@ -1,0 +1,1 @@
+"""Prompts and preferences, in and out of the formats that others use."""

@@ -1,0 +1,139 @@
+"""Rows of a data file with their place (file:line), whatever the container: JSON Lines, JSON, CSV, Parquet, gzipped or not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from charter.errors import DataError
+from charter.store.disk import store_errors
+from charter.store.jsonl import parse_object
+
+Container = Literal["jsonl", "json", "csv", "parquet"]
+Row = dict[str, Any]
+SUFFIXES: dict[str, Container] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def data_files(path: Path) -> list[Path]:
+    """A file itself, or the data files directly in a folder, by name.
+
+    Raises:
+        DataError: nothing there, or no data file in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file: check the path")
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and _suffix(file) in SUFFIXES]
+    if not files:
+        raise DataError(f"{path}: no data file in this folder: put {', '.join(SUFFIXES)} there, or name a file")
+    return files
+
+
+def read_places(path: Path, container: Container | None = None) -> Iterator[tuple[str, Row]]:
+    """Yield (file:line, row) of a data file.
+
+    Args:
+        container: how the file is laid out; None: by the file's name, JSON Lines if that says nothing.
+
+    Raises:
+        DataError: a row that can't be read; names file and line.
+        StoreError: the file can't be read.
+    """
+    kind = container or SUFFIXES.get(_suffix(path), "jsonl")
+    if kind == "parquet":
+        yield from _parquet(path)
+        return
+    with _open(path) as file:
+        if kind == "csv":
+            yield from _csv(path, file)
+        elif kind == "json":
+            yield from _json(path, file)
+        else:
+            yield from _json_lines(path, file)
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return suffixes[-1] if suffixes else ""
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    with store_errors(path), path.open("rb") as plain:
+        zipped = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        try:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if zipped else plain
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: the gzip file is damaged ({error}): fetch it again") from error
+
+
+def _json_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield f"{path}:{number}", parse_object(line, f"{path}:{number}")
+
+
+def _json(path: Path, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+    """A JSON array of rows, or JSON Lines in a file that is called .json."""
+    content = file.read()
+    if not content.lstrip().startswith(b"["):
+        yield from _json_lines(path, content.splitlines())
+        return
+    try:
+        rows = json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend the file") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid UTF-8 JSON: mend the file") from error
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: entry {index} is no JSON object in braces: mend the file")
+        yield f"{path}[{index}]", row
+
+
+def _csv(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
+    reader = csv.DictReader(_text_lines(path, file), strict=True)
+    number = 1
+    try:
+        names = reader.fieldnames or []
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}:1: two columns have the same name: rename one")
+        for row in reader:
+            number = reader.line_num
+            if None in row or None in row.values():
+                raise DataError(f"{path}:{number}: expected {len(names)} columns as in the header: quote commas in the text")
+            yield f"{path}:{number}", row
+    except csv.Error as error:
+        raise DataError(f"{path}:{max(number, reader.line_num)}: not valid CSV ({error}): mend this line") from error
+
+
+def _text_lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number}: byte {error.start} is not UTF-8: save the file as UTF-8") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'charter[parquet]'") from error
+    index = 0
+    try:
+        with store_errors(path), parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    yield f"{path}[{index}]", row
+                    index += 1
+    except ArrowException as error:
+        raise DataError(f"{path}: not valid Parquet ({str(error).splitlines()[0]}): fetch it again") from error

@@ -119,7 +119,7 @@ class Pipeline:
             return self._config.model, self._inputs.hashes["model"]
         return self._trained("2-sft"), self._keys["2-sft"]
 
-    def _phase_2_prompts(self, stage: str, limit: int | None) -> list[Prompt]:
+    def _prompts_for(self, stage: str, limit: int | None) -> list[Prompt]:
         """The training prompts in an order of the stage's own."""
         return shuffled(self._inputs.prompts, self._config.seed, stage, "prompts")[:limit]
 
@@ -131,7 +131,7 @@ class Pipeline:
                 return revise.run(
                     config.revise,
                     path,
-                    prompts=inputs.prompts[: config.revise.num_prompts],
+                    prompts=self._prompts_for("revise", config.revise.num_prompts),
                     constitution=inputs.constitution,
                     model=model,
                     seed=config.seed,
@@ -166,7 +166,7 @@ class Pipeline:
         start, start_key = self._start("sl-cai")
 
         def work(path: Path) -> dict[str, Any]:
-            prompts = self._phase_2_prompts("sample", config.sample.num_prompts)
+            prompts = self._prompts_for("sample", config.sample.num_prompts)
             with loaded(start) as model:
                 return sample.run(
                     config.sample, path, prompts=prompts, model=model, seed=config.seed, progress=self._progress
@@ -221,7 +221,7 @@ class Pipeline:
             return train_policy.run(
                 config.policy,
                 path,
-                prompts=self._phase_2_prompts("policy", None),
+                prompts=self._prompts_for("policy", None),
                 start=start,
                 reward_model=self._path("5-reward", "model"),
                 seed=config.seed,
@@ -262,7 +262,9 @@ class Pipeline:
                 progress=self._progress,
             )
             with self._reader() as reader:
-                summary = evaluate.read_policies(config, path, policies=policies, reader=reader, progress=self._progress)
+                summary = evaluate.read_policies(
+                    config, path, policies=policies, reader=reader, progress=self._progress
+                )
                 curves = {"revision": [], "rl": [], "checkpoints": checkpoint_curve(summary)}
                 if "sl" in self._config.phases:
                     chains = list(read_jsonl(self._path("1-revise", "revisions.jsonl"), RevisionChain))
@@ -271,7 +273,9 @@ class Pipeline:
                 curves["rl"] = rl_curve(self._folder.path / "6-policy", self._inputs.gold)
             return {**summary, "curves": curves}
 
-        hashes = {key: value for key, value in self._inputs.hashes.items() if key in ("model", "judge", "held_out_prompts")}
+        hashes = {
+            key: value for key, value in self._inputs.hashes.items() if key in ("model", "judge", "held_out_prompts")
+        }
         reads = {"config": config.model_dump(mode="json"), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
 

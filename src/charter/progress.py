@@ -1,6 +1,6 @@
 """How a run shows what it does: a live display on a terminal, plain lines elsewhere, or nothing.
 
-Text that comes from data is never read as markup.
+Text that comes from data is never read as markup, and can't move the cursor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from charter.safe_text import safe_text
 
 PLAIN_LINE_EVERY_SECONDS = 10.0
 
@@ -82,7 +84,7 @@ class PlainProgress:
         self.say(f"{stage}: done" + (f", {note}" if note else ""))
 
     def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(safe_text(line), file=self._stream, flush=True)
 
 
 class LiveProgress:
@@ -125,7 +127,7 @@ class LiveProgress:
             self._task = None
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(safe_text(line), markup=False, highlight=False)
 
 
 @contextmanager

@@ -6,17 +6,20 @@ writes  run.yaml       the resolved run file, every default written out
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import charter
 from charter.config import ModelConfig, RunConfig
 from charter.constitution.load import Constitution, load_constitution
-from charter.errors import ConfigError, DataError, ModelError, StoreError
+from charter.data.prompts import load_prompts
+from charter.errors import ConfigError, ModelError, StoreError
 from charter.labelers.question import Wording, comparison
 from charter.records import Prompt
+from charter.run_file import resolved_yaml
+from charter.sources import is_python, resolve_python
 from charter.stages.readings import Gold
+from charter.store.disk import atomic_write
 from charter.store.hashing import hash_folder, hash_json
 from charter.store.jsonl import read_json, write_json
 
@@ -36,22 +39,52 @@ class Inputs:
     hashes: dict[str, str | None]
 
 
-def load_attribute(source: str, key: str) -> Any:
-    """What ``package.module:attribute`` names.
+def gather(config: RunConfig) -> Inputs:
+    """Load and check everything that a run reads; nothing is written.
 
     Raises:
-        ConfigError: there is no such module or attribute; ``key`` says where in the run file it stands.
+        CharterError: the first thing that is wrong.
     """
-    module_name, _, attribute = source.partition(":")
-    if not attribute:
-        raise ConfigError(f"{key}: {source!r} names no Python object: write package.module:attribute")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{key}: can't import {module_name!r} ({error}): install it or mend the name") from error
-    if not hasattr(module, attribute):
-        raise ConfigError(f"{key}: {module_name} has no {attribute!r}: mend the name")
-    return getattr(module, attribute)
+    constitution = load_constitution(_path_of(config.constitution, "constitution"))
+    gold, wording = load_gold(config.evaluate.gold), load_wording(config.label.labeler.question)
+    prompts = load_prompts(config.prompts, Path(), config.seed)
+    held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)
+    judge = config.evaluate.judge
+    hashes = {
+        "constitution": constitution.hash,
+        "prompts": hash_prompts(prompts),
+        "held_out_prompts": hash_prompts(held_out),
+        "model": source_hash(config.model),
+        "labeler": source_hash(config.label.labeler.model),
+        "judge": source_hash(judge) if judge else None,
+    }
+    if hashes["judge"] is not None and hashes["judge"] == hashes["labeler"]:
+        raise ConfigError(
+            "evaluate.judge and label.labeler.model are the same model: name another judge, or leave it out"
+        )
+    return Inputs(constitution, prompts, held_out, gold, wording, hashes)
+
+
+def remember(config: RunConfig, inputs: Inputs, folder: Path) -> None:
+    """Write the resolved run file and the hashes of what it reads into the run folder, before any work.
+
+    Raises:
+        StoreError: the folder was made with another constitution, or can't be written.
+    """
+    refuse_other_constitution(folder, inputs.constitution)
+    with atomic_write(folder / "run.yaml") as file:
+        file.write(resolved_yaml(config).encode())
+    write_json(folder / INPUTS_FILE, {"charter": charter.__version__, **inputs.hashes})
+
+
+def _path_of(source: str, key: str) -> Path:
+    if not is_python(source):
+        return Path(source)
+    value = resolve_python(source)
+    value = value() if callable(value) else value
+    if not isinstance(value, (str, Path)):
+        raise ConfigError(f"{key}: {source} gives {type(value).__name__}, not a path: name something that gives a path")
+    return Path(value)
 
 
 def load_gold(source: str | None) -> Gold | None:
@@ -62,7 +95,7 @@ def load_gold(source: str | None) -> Gold | None:
     """
     if source is None:
         return None
-    gold = load_attribute(source, "evaluate.gold")
+    gold = resolve_python(source)
     missing = [name for name in GOLD_MEMBERS if not hasattr(gold, name)]
     if missing:
         raise ConfigError(f"evaluate.gold: {source} has no {missing[0]!r}: an oracle has {', '.join(GOLD_MEMBERS)}")
@@ -73,7 +106,7 @@ def load_wording(source: str | None) -> Wording:
     """The wording of labelling questions: Charter's, or the callable that the run file names."""
     if source is None:
         return comparison
-    wording = load_attribute(source, "label.labeler.question")
+    wording = resolve_python(source)
     if not callable(wording):
         raise ConfigError(f"label.labeler.question: {source} can't be called: name a function")
     return wording
@@ -85,7 +118,7 @@ def source_hash(model: ModelConfig) -> str:
     Raises:
         ModelError: it looks like a path, and nothing is there.
     """
-    path = Path(model.source)
+    path = _path_of(model.source, "model") if is_python(model.source) else Path(model.source)
     if path.is_dir():
         return hash_json({"folder": hash_folder(path), "dtype": model.dtype})
     if path.is_absolute() or model.source.startswith((".", "~")):
@@ -96,21 +129,6 @@ def source_hash(model: ModelConfig) -> str:
 def hash_prompts(prompts: list[Prompt]) -> str:
     """SHA-256 over the prompts in their order."""
     return hash_json([prompt.to_json() for prompt in prompts])
-
-
-def check_prompts(prompts: list[Prompt], key: str) -> None:
-    """Prompts are there, and their ids differ.
-
-    Raises:
-        DataError: none, or an id that comes twice.
-    """
-    if not prompts:
-        raise DataError(f"{key}: no prompts: name a source that has some")
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise DataError(f"{key}: the id {prompt.id!r} comes twice: give every prompt an id of its own")
-        seen.add(prompt.id)
 
 
 def refuse_other_constitution(folder: Path, constitution: Constitution) -> None:

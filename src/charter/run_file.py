@@ -48,14 +48,15 @@ def apply_overrides(document: YamlDocument, overrides: Sequence[str]) -> YamlDoc
         if not equals or not all(location):
             raise ConfigError(f"{_OVERRIDE}{override}: expected key.path=value, as policy.steps=3")
         value = parse_yaml(text, Path(f"{_OVERRIDE}{key}"), ConfigError).data
-        place = data
+        section = data
         for part in location[:-1]:
-            if not isinstance(place, dict):
-                break
-            place = place[part] = {} if place.get(part) is None else place[part]
-        if not isinstance(place, dict):
-            raise ConfigError(f"{_OVERRIDE}{override}: {dotted(location[:-1])} holds no keys: name a key of the run file")
-        place[location[-1]] = value
+            if isinstance(section, dict) and section.get(part) is None:
+                section[part] = {}
+            section = section[part] if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            where = dotted(location[:-1]) or str(document.path)
+            raise ConfigError(f"{_OVERRIDE}{override}: {where} holds no keys: name a key of the run file")
+        section[location[-1]] = value
         places[location] = f"{_OVERRIDE}{key.strip()}"
     return YamlDocument(document.path, data, places)
 

@@ -24,7 +24,9 @@ def resolve_python(source: str) -> Any:
         ConfigError: not of that form, no such module, or no such attribute.
     """
     if not is_python(source):
-        raise ConfigError(f"{source!r} is not of the form package.module:attribute: name a module and what to take from it")
+        raise ConfigError(
+            f"{source!r} is not of the form package.module:attribute: name a module and what to take from it"
+        )
     module_name, _, attribute = source.partition(":")
     try:
         value = importlib.import_module(module_name)

@@ -92,7 +92,9 @@ class _Reader:
         depth = 0
         for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
             if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-                raise self._fault(event, "anchors (&) and aliases (*) are not allowed: write the value out, or quote it")
+                raise self._fault(
+                    event, "anchors (&) and aliases (*) are not allowed: write the value out, or quote it"
+                )
             depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise self._fault(event, f"nested deeper than {MAX_DEPTH}: make it flatter")
@@ -141,7 +143,9 @@ class _Reader:
                 case "int":
                     return _integer(text)
                 case "float":
-                    number = float(text.replace("_", "").lstrip("+").replace(".inf", "inf").replace(".nan", "nan").lower())
+                    number = float(
+                        text.replace("_", "").lstrip("+").replace(".inf", "inf").replace(".nan", "nan").lower()
+                    )
                     if math.isfinite(number):
                         return number
                     raise self._fault(node, f"{text} is not a finite number: write a number")
@@ -169,13 +173,16 @@ def validate(model: type[M], document: YamlDocument, error: type[CharterError]) 
         error: the first fault, as one line with file:line, key path and what is expected.
     """
     if not isinstance(document.data, dict):
-        raise error(f"{document.place()}: expected keys and values ({', '.join(model.model_fields)}), the file has none")
+        raise error(
+            f"{document.place()}: expected keys and values ({', '.join(model.model_fields)}), the file has none"
+        )
     try:
         return model.model_validate(document.data)
     except ValidationError as broken:
         faults = broken.errors(include_url=False)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        location, message = _explain(model, faults[0])
+        misspelt = [fault for fault in faults if fault["type"] == "extra_forbidden"]  # the cause of a missing key, often
+        location, message = _explain(model, (misspelt or faults)[0])
         where = f" {dotted(location)}:" if location else ""
         raise error(f"{document.place(location)}:{where} {' '.join(message.split())}{more}") from broken
 
@@ -202,7 +209,11 @@ def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+    if (
+        isinstance(annotation, type)
+        and not isinstance(annotation, types.GenericAlias)
+        and issubclass(annotation, BaseModel)
+    ):
         return annotation
     return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg))), None)
 

@@ -35,7 +35,13 @@ def test_check_names_what_is_doubtful():
         Wording(comparison="same for all {principal}"),
     )
     found = [(finding.kind, finding.principle_ids) for finding in check(constitution)]
-    assert found == [("template", ()), ("template", ()), ("vague", ("c",)), ("wording", ("d",)), ("near-duplicate", ("a", "b"))]
+    assert found == [
+        ("template", ()),
+        ("template", ()),
+        ("vague", ("c",)),
+        ("wording", ("d",)),
+        ("near-duplicate", ("a", "b")),
+    ]
 
 
 def test_diff_by_id():
@@ -57,7 +63,9 @@ def test_written_and_read_back_is_the_same(tmp_path):
         "about: everything # really",
         (
             _principle("a", "yes", weight=2.5, tags=("x", "no"), source="- here", paraphrases=("1.0", "null")),
-            _principle("b", "Curly {principle} 'quotes' \"and\" &anchors *stars\n\nlines  é", critique_request="9" * 200),
+            _principle(
+                "b", "Curly {principle} 'quotes' \"and\" &anchors *stars\n\nlines  é", critique_request="9" * 200
+            ),
             Principle("c", "true", "Say where true", "Fix", "Which true"),
         ),
         Wording(critique_request="Say where {principle}"),
@@ -76,7 +84,9 @@ def test_the_paper_of_2022(tmp_path):
     assert paper.principles[15].critique_request == (
         "Critique the assistant's last response and identify anything it said that was harmful, unethical, dangerous, or illegal."
     )
-    assert paper.principles[17].comparison == "Please choose the response that is the most helpful, honest, and harmless."
+    assert (
+        paper.principles[17].comparison == "Please choose the response that is the most helpful, honest, and harmless."
+    )
     for principle in paper.principles:
         words = principle.critique_request + principle.revision_request + principle.comparison
         assert not any(mark in words for mark in ("Request:", "Critique:", "Revision:", "Options:"))

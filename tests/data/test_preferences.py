@@ -20,7 +20,11 @@ SAME = [
     {"prompt": "hi", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
     {"prompt": "hi", "chosen": [GOOD], "rejected": [BAD]},
     {"chosen": "\n\nHuman: hi\n\nAssistant: good", "rejected": "\n\nHuman: hi\n\nAssistant: bad"},
-    {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}},
+    {
+        "conversations": [{"from": "human", "value": "hi"}],
+        "chosen": {"from": "gpt", "value": "good"},
+        "rejected": {"from": "gpt", "value": "bad"},
+    },
 ]
 
 
@@ -76,7 +80,9 @@ def test_ours_and_doubles(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(pair.to_json()) + "\n" + json.dumps(pair.to_json()) + "\n")
     assert load_preferences(path) == [pair]
-    path.write_text(json.dumps(SAME[0]) + "\n" + json.dumps({"prompt": "hi", "chosen": "bad", "rejected": "good"}) + "\n")
+    path.write_text(
+        json.dumps(SAME[0]) + "\n" + json.dumps({"prompt": "hi", "chosen": "bad", "rejected": "good"}) + "\n"
+    )
     with pytest.raises(DataError, match=":2: .*another preference"):
         load_preferences(path)
 

@@ -34,7 +34,13 @@ def _load(source: str | Path, base: Path = Path("."), seed: int = 0, **config: o
         ({"messages": [*SAID, {"role": "assistant", "content": "so"}]}, TWO_TURNS),
         ({"prompt": "\n\nHuman: hi\n\nAssistant: yes\n\nHuman: why\n\nAssistant:"}, TWO_TURNS),
         ({"chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b\n\nAssistant: c"}, HI),
-        ({"chosen": [*SAID, {"role": "assistant", "content": "a"}], "rejected": [*SAID, {"role": "assistant", "content": "b"}]}, TWO_TURNS),
+        (
+            {
+                "chosen": [*SAID, {"role": "assistant", "content": "a"}],
+                "rejected": [*SAID, {"role": "assistant", "content": "b"}],
+            },
+            TWO_TURNS,
+        ),
         ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}, HI),
         ({"instruction": "hi", "input": "", "output": "x"}, HI),
         ({"instruction": "hi", "input": "there"}, (Message("user", "hi\n\nthere"),)),
@@ -73,7 +79,10 @@ def test_a_reply_in_a_message_list_is_no_prompt():
         (b'{"prompt": [{"role": "user", "content": "x"}, {"role": "user", "content": "x"}]}', "alternate"),
         (b'{"messages": []}', "end with a user turn"),
         (b'{"messages": "hi"}', "list of messages"),
-        (b'{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: b"}', "same prompt"),
+        (
+            b'{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: b"}',
+            "same prompt",
+        ),
         (b'{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": 3}', "not text"),
         (b'{"prompt": "x", "harmful": "yes"}', "true, false"),
         (b'{"sentence": "x"}', "prompts.column"),
@@ -152,7 +161,10 @@ def test_bad_csv(tmp_path, content, says):
 def test_named_column(tmp_path):
     with (tmp_path / "p.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["ask", "type"], ["one\ntwo", "unsafe"], ["three", "safe"]])
-    assert [(p.messages[0].content, p.harmful) for p in _load(tmp_path / "p.csv", column="ask")] == [("one\ntwo", True), ("three", False)]
+    assert [(p.messages[0].content, p.harmful) for p in _load(tmp_path / "p.csv", column="ask")] == [
+        ("one\ntwo", True),
+        ("three", False),
+    ]
     with pytest.raises(DataError, match="no column 'asl': did you mean 'ask'"):
         _load(tmp_path / "p.csv", column="asl")
 

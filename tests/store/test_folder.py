@@ -12,8 +12,10 @@ from charter.store.folder import RunFolder, verify
 from charter.store.hashing import hash_folder, hash_json
 from charter.store.jsonl import read_rows, write_json, write_jsonl
 
-HOLD = "import sys, time, pathlib; from charter.store.folder import RunFolder\n" \
+HOLD = (
+    "import sys, time, pathlib; from charter.store.folder import RunFolder\n"
     "with RunFolder.open(pathlib.Path(sys.argv[1])) as run:\n    print('held', flush=True); time.sleep(60)"
+)
 
 
 def test_second_process_is_told_who_works_here(tmp_path):
@@ -55,15 +57,24 @@ def test_time_is_summed_over_attempts_and_a_killed_one_counts(tmp_path):
     with RunFolder.open(tmp_path) as run:
         stage = run.stage("1-revise")
         now = time.time()
-        write_jsonl(stage.path / "attempts.jsonl", [
-            {"start": now - 500, "end": now - 400, "host": "h", "pid": 1},
-            {"start": now - 300, "end": None, "host": "h", "pid": 2},
-        ])
+        write_jsonl(
+            stage.path / "attempts.jsonl",
+            [
+                {"start": now - 500, "end": now - 400, "host": "h", "pid": 1},
+                {"start": now - 300, "end": None, "host": "h", "pid": 2},
+            ],
+        )
         (stage.path / "rows.jsonl").write_text("")
         for path in stage.path.iterdir():
             os.utime(path, (now - 280, now - 280))
         assert 120 <= _finished(run).summary()["wall_seconds"] < 121
-        assert [row["end"] is None for _, row in read_rows(stage.path / "attempts.jsonl")] == [False, True, False, True, False]
+        assert [row["end"] is None for _, row in read_rows(stage.path / "attempts.jsonl")] == [
+            False,
+            True,
+            False,
+            True,
+            False,
+        ]
 
 
 def test_missing_file_is_noticed_on_resume(tmp_path):

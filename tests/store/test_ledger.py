@@ -8,9 +8,11 @@ import pytest
 from charter.errors import StoreError
 from charter.store.ledger import Ledger
 
-WRITE = "import sys, pathlib; from charter.store.ledger import Ledger\n" \
-    "with Ledger(pathlib.Path(sys.argv[1])) as ledger:\n" \
+WRITE = (
+    "import sys, pathlib; from charter.store.ledger import Ledger\n"
+    "with Ledger(pathlib.Path(sys.argv[1])) as ledger:\n"
     "    for i in range(100): ledger.put_many({f'{j}': {'by': sys.argv[2]} for j in range(i * 5, i * 5 + 10)})"
+)
 
 
 def test_first_write_wins(tmp_path):

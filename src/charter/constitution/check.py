@@ -38,12 +38,16 @@ def _templates(constitution: Constitution) -> Iterator[Finding]:
     for name in ("critique_request", "comparison"):
         if PLACEHOLDER not in getattr(constitution.defaults, name):
             yield Finding(
-                "template", (), f"defaults.{name} doesn't say {PLACEHOLDER}: it is the same for all principles; put it in"
+                "template",
+                (),
+                f"defaults.{name} doesn't say {PLACEHOLDER}: it is the same for all principles; put it in",
             )
     for name in WORDINGS:
         for brace in re.findall(r"\{[^{}]*\}", getattr(constitution.defaults, name)):
             if brace != PLACEHOLDER:
-                yield Finding("template", (), f"defaults.{name} says {brace}, which stays as it is: write {PLACEHOLDER}?")
+                yield Finding(
+                    "template", (), f"defaults.{name} says {brace}, which stays as it is: write {PLACEHOLDER}?"
+                )
 
 
 def _vague(principle: Principle) -> Iterator[Finding]:
@@ -58,7 +62,9 @@ def _general_wording(constitution: Constitution, principle: Principle) -> Iterat
         if getattr(principle, name) == fill(getattr(constitution.defaults, name), principle.text).strip()
     ]
     if general:
-        yield Finding("wording", (principle.id,), f"{principle.id} has no {', '.join(general)} of its own: the default is used")
+        yield Finding(
+            "wording", (principle.id,), f"{principle.id} has no {', '.join(general)} of its own: the default is used"
+        )
 
 
 def _near_duplicates(constitution: Constitution) -> Iterator[Finding]:

@@ -48,7 +48,9 @@ def import_constitution(paths: Sequence[Path], name: str) -> Constitution:
         values = [getattr(principle, field) for principle in principles]
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
-            raise ConstitutionError(f"{paths[0]}: {field} {twice[:60]!r} is there twice: delete one of the two and import again")
+            raise ConstitutionError(
+                f"{paths[0]}: {field} {twice[:60]!r} is there twice: delete one of the two and import again"
+            )
     origin = ", ".join(path.name for path in paths)
     return Constitution(name, f"Imported from {origin}.", principles)
 
@@ -56,14 +58,18 @@ def import_constitution(paths: Sequence[Path], name: str) -> Constitution:
 def _principles(path: Path, content: Any) -> list[Principle]:
     try:
         if isinstance(content, dict) and "constitutions" in content:
-            entries = [(f"{path.stem}-{i}", row["critic"], row["revision"]) for i, row in enumerate(content["constitutions"])]
+            entries = [
+                (f"{path.stem}-{i}", row["critic"], row["revision"]) for i, row in enumerate(content["constitutions"])
+            ]
             return [_from_critique(id, critic, revision, path.name) for id, critic, revision in entries]
         if isinstance(content, dict):
             return [_from_critique(id, row["prompt"][0], row["edit_request"], path.name) for id, row in content.items()]
         if isinstance(content, list):
             return [_from_comparison(f"comparison{i}", text, path.name) for i, text in enumerate(content)]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ConstitutionError(f"{path}: an entry has not the form of its neighbours ({error}): mend the file") from error
+        raise ConstitutionError(
+            f"{path}: an entry has not the form of its neighbours ({error}): mend the file"
+        ) from error
     raise ConstitutionError(f"{path}: not a known form of constitution: see charter constitution import --help")
 
 

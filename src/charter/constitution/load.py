@@ -1,15 +1,15 @@
 """Read a constitution from YAML, strictly.
 
-    name: mine
-    description: what it is for
-    defaults:                      # wording of principles that bring none; {principle} stands for the principle's text
-      critique_request: "Say how the response breaks this: {principle}"
-      revision_request: "Rewrite it so that it keeps this: {principle}"
-      comparison: "Which response keeps this better: {principle}"
-    principles:
-      - id: honesty
-        text: Say nothing false.
-        weight: 2                  # also critique_request, revision_request, comparison, source, tags, paraphrases
+name: mine
+description: what it is for
+defaults:                      # wording of principles that bring none; {principle} stands for the principle's text
+  critique_request: "Say how the response breaks this: {principle}"
+  revision_request: "Rewrite it so that it keeps this: {principle}"
+  comparison: "Which response keeps this better: {principle}"
+principles:
+  - id: honesty
+    text: Say nothing false.
+    weight: 2                  # also critique_request, revision_request, comparison, source, tags, paraphrases
 """
 
 from __future__ import annotations

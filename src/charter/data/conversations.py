@@ -39,7 +39,9 @@ def check_text(text: Any, place: str, what: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f"{place}: {what} holds half a character (a lone surrogate): mend or delete this row") from error
+        raise DataError(
+            f"{place}: {what} holds half a character (a lone surrogate): mend or delete this row"
+        ) from error
     return text
 
 
@@ -76,8 +78,7 @@ def parse_messages(value: Any, place: str, role_key: str = "role", text_key: str
         role = ROLE_OF.get(str(item.get(role_key)))
         if role is None:
             raise DataError(
-                f"{place}: turn {number} has the role {str(item.get(role_key))[:40]!r}: "
-                "use system, user or assistant"
+                f"{place}: turn {number} has the role {str(item.get(role_key))[:40]!r}: use system, user or assistant"
             )
         turns.append(Message(role, check_text(item.get(text_key), place, f"turn {number}")))
     return tuple(turns)
@@ -97,7 +98,9 @@ def check_conversation(conversation: Sequence[Message], place: str) -> Conversat
         check_text(message.content, place, f"turn {number}")
     for number, message in enumerate(spoken):
         if message.role != ("user", "assistant")[number % 2]:
-            raise DataError(f"{place}: user and assistant turns don't alternate, starting with the user: mend or delete this row")
+            raise DataError(
+                f"{place}: user and assistant turns don't alternate, starting with the user: mend or delete this row"
+            )
     return turns
 
 
@@ -108,5 +111,7 @@ def shared_prompt(one: Conversation, other: Conversation, place: str) -> Convers
         DataError: they don't end with one assistant turn each after the same turns.
     """
     if not one or not other or one[-1].role != "assistant" or other[-1].role != "assistant" or one[:-1] != other[:-1]:
-        raise DataError(f"{place}: chosen and rejected don't continue the same prompt by one assistant turn: delete this row")
+        raise DataError(
+            f"{place}: chosen and rejected don't continue the same prompt by one assistant turn: delete this row"
+        )
     return one[:-1]

@@ -67,7 +67,9 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     if "response_a" in row:
         return _ours(row, place)
     if "chosen" not in row or "rejected" not in row:
-        raise DataError(f"{place}: expected chosen and rejected, its keys are {', '.join(map(str, row))}: check the file")
+        raise DataError(
+            f"{place}: expected chosen and rejected, its keys are {', '.join(map(str, row))}: check the file"
+        )
     messages, chosen, rejected = _parts(row, place)
     messages = check_conversation(messages, place)
     _check_responses(chosen, rejected, place)
@@ -75,7 +77,9 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     id = hash_json([said, sorted((chosen, rejected))])[:16]
     first, second = sorted((chosen, rejected), key=lambda text: hash_json([id, text]))
     prompt = Prompt(hash_json(said)[:16], messages)
-    return PreferencePair(id, prompt, first, second, 1.0 if first == chosen else 0.0, source=Path(re.split(r"[:\[]", place)[0]).name)
+    return PreferencePair(
+        id, prompt, first, second, 1.0 if first == chosen else 0.0, source=Path(re.split(r"[:\[]", place)[0]).name
+    )
 
 
 def _parts(row: Row, place: str) -> tuple[Conversation, Any, Any]:
@@ -124,7 +128,9 @@ def _ours(row: Row, place: str) -> PreferencePair:
         if not 0 <= pair.p_a <= 1:
             raise DataError(f"{place}: p_a is {pair.p_a}: write a probability between 0 and 1")
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{place}: not a preference pair ({error.args[0] if error.args else error}): mend this row") from error
+        raise DataError(
+            f"{place}: not a preference pair ({error.args[0] if error.args else error}): mend this row"
+        ) from error
     return pair
 
 

@@ -122,7 +122,9 @@ def _conversation(row: Row, place: str, format: str, column: str | None) -> Conv
     if format in _SHAPES:
         fits, read = _SHAPES[format]
         if not fits(row):
-            raise DataError(f"{place}: not in the form {format} (its keys are {', '.join(map(str, row))}): set format to auto?")
+            raise DataError(
+                f"{place}: not in the form {format} (its keys are {', '.join(map(str, row))}): set format to auto?"
+            )
         return read(row, place)
     for fits, read in _SHAPES.values():
         if fits(row):
@@ -203,7 +205,9 @@ _SHAPES: dict[str, _Shape] = {
     "oasst": (lambda row: "message_tree_id" in row or {"message_id", "role", "text"} <= row.keys(), _read_oasst),
     "sharegpt": (lambda row: "conversations" in row, _read_sharegpt),
     "trl": (
-        lambda row: isinstance(row.get("prompt"), (str, list)) or isinstance(row.get("chosen"), list) and "rejected" in row,
+        lambda row: (
+            isinstance(row.get("prompt"), (str, list)) or isinstance(row.get("chosen"), list) and "rejected" in row
+        ),
         _read_trl,
     ),
     "ultrafeedback": (lambda row: "instruction" in row, _read_instruction),

@@ -17,7 +17,13 @@ from charter.store.jsonl import parse_object
 
 Container = Literal["jsonl", "json", "csv", "parquet"]
 Row = dict[str, Any]
-SUFFIXES: dict[str, Container] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+SUFFIXES: dict[str, Container] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 
 
 def data_files(path: Path) -> list[Path]:
@@ -109,7 +115,9 @@ def _csv(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
         for row in reader:
             number = reader.line_num
             if None in row or None in row.values():
-                raise DataError(f"{path}:{number}: expected {len(names)} columns as in the header: quote commas in the text")
+                raise DataError(
+                    f"{path}:{number}: expected {len(names)} columns as in the header: quote commas in the text"
+                )
             yield f"{path}:{number}", row
     except csv.Error as error:
         raise DataError(f"{path}:{max(number, reader.line_num)}: not valid CSV ({error}): mend this line") from error

@@ -1,11 +1,11 @@
 """The run folder: one sub-folder per stage, each closed by a manifest when its stage is done.
 
-    run/
-      .lock                     held while a process works here
-      1-revise/
-        revisions.jsonl         what the stage wrote
-        attempts.jsonl          when it was worked on, and by whom
-        done.json               written last: key, summary, seconds, SHA-256 and size of each file
+run/
+  .lock                     held while a process works here
+  1-revise/
+    revisions.jsonl         what the stage wrote
+    attempts.jsonl          when it was worked on, and by whom
+    done.json               written last: key, summary, seconds, SHA-256 and size of each file
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -221,7 +223,10 @@ def _verify_stage(folder: Path) -> list[str]:
         return [f"{name}/{MANIFEST}: the manifest itself was changed"]
     present = {key: path for key, path in content_files(folder).items() if key not in (MANIFEST, ATTEMPTS)}
     faults = [f"{name}/{key}: missing" for key in sorted(manifest["files"].keys() - present.keys())]
-    faults += [f"{name}/{key}: not there when the stage was finished" for key in sorted(present.keys() - manifest["files"].keys())]
+    faults += [
+        f"{name}/{key}: not there when the stage was finished"
+        for key in sorted(present.keys() - manifest["files"].keys())
+    ]
     for key in sorted(manifest["files"].keys() & present.keys()):
         if hash_file(present[key]) != manifest["files"][key]["sha256"]:
             faults.append(f"{name}/{key}: content changed since the stage was finished")

@@ -44,7 +44,9 @@ def parse_object(line: bytes, place: str) -> dict[str, Any]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply or a number too long"
         raise DataError(f"{place}: not valid JSON ({reason}): mend or delete this line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{place}: expected a JSON object in braces, got {type(row).__name__}: mend or delete this line")
+        raise DataError(
+            f"{place}: expected a JSON object in braces, got {type(row).__name__}: mend or delete this line"
+        )
     return row
 
 
@@ -132,7 +134,9 @@ class JsonlAppender:
             os.ftruncate(self._descriptor, _end_of_last_line(self._descriptor))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -81,7 +81,9 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @contextmanager
@@ -90,5 +92,7 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as error:
             full = "full" in str(error)
-            remedy = "free some space and run the same command again" if full else "delete it and run the same command again"
+            remedy = (
+                "free some space and run the same command again" if full else "delete it and run the same command again"
+            )
             raise StoreError(f"{self.path}: {error}: {remedy}") from error

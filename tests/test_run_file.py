@@ -1,0 +1,126 @@
+"""A run file is checked as a whole; every fault is one line with its place and a remedy."""
+
+from pathlib import Path
+
+import pytest
+
+import charter
+from charter.errors import ConfigError
+from charter.run_file import load_run, resolved_yaml
+from charter.sources import is_python, resolve_python
+
+VILLAGE = Path(charter.__file__).parent / "village" / "run.yaml"
+RUN = """\
+name: mine
+constitution: c.yaml
+model: {source: org/model}
+prompts: {source: prompts.jsonl}
+policy:
+  steps: 5
+label:
+  labeler:
+    model:
+      source: ./labeler
+evaluate:
+  prompts: {source: "charter.village.prompts:held_out_prompts"}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "c.yaml").write_text("")
+    (tmp_path / "prompts.jsonl").write_text("")
+    (tmp_path / "labeler").mkdir()
+    return tmp_path
+
+
+def _load(folder, text=RUN, overrides=()):
+    (folder / "run.yaml").write_text(text)
+    return load_run(folder / "run.yaml", overrides)
+
+
+def test_paths_count_from_the_run_file(folder):
+    config = _load(folder)
+    assert config.constitution == str(folder / "c.yaml")
+    assert config.prompts.source == str(folder / "prompts.jsonl")
+    assert config.label.labeler.model.source == str(folder / "labeler")
+    assert config.model.source == "org/model"  # a hub id, since nothing of that name is there
+    assert config.evaluate.prompts.source == "charter.village.prompts:held_out_prompts"
+
+
+def test_resolved_file_reads_back(folder, tmp_path_factory):
+    config = _load(folder, overrides=["evaluate.judge.source=org/judge", "label.labeler.clamp=[0.4, 0.6]"])
+    other = tmp_path_factory.mktemp("elsewhere") / "run.yaml"
+    other.write_text(resolved_yaml(config))
+    assert load_run(other) == config
+    assert "kl_coef: 0.05" in other.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("steps: 5", "stps: 5", 6, "policy.stps: unknown key: did you mean 'steps'?"),
+        ("policy:", "polcy:", 5, "polcy: unknown key: did you mean 'policy'?"),
+        (
+            "      source: ./labeler",
+            "      sorce: x",
+            10,
+            "label.labeler.model.sorce: unknown key: did you mean 'source'?",
+        ),
+        ("steps: 5", "steps: many", 6, "policy.steps: Input should be a valid integer"),
+        ("steps: 5", "steps: 0", 6, "greater than or equal to 1, got 0"),
+        ("steps: 5", "kl_coef: .nan", 6, "not a finite number"),
+        ("steps: 5", "algorithm: ppoo", 6, "'grpo'"),
+        ("steps: 5", "steps: 5\n  steps: 6", 7, "key 'steps' is there twice"),
+        ("constitution: c.yaml", "constitution: d.yaml", 2, "did you mean 'c.yaml'?"),
+        ("source: ./labeler", "source: ./labelr", 10, "did you mean 'labeler'?"),
+        ("prompts: {source: prompts.jsonl}\n", "", 1, "prompts is missing"),
+        ("name: mine", "name: ../mine", 1, "name: "),
+        ("evaluate:\n", "evaluate:\n  judge: {source: ./labeler}\n", 1, "can't judge its own labels"),
+    ],
+)
+def test_fault_is_one_line_with_its_place(folder, old, new, line, says):
+    assert old in RUN
+    with pytest.raises(ConfigError) as caught:
+        _load(folder, RUN.replace(old, new, 1))
+    assert f"run.yaml:{line}: " in str(caught.value) and says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_win(folder, monkeypatch):
+    assert _load(folder, overrides=["policy.steps=7", "seed=3", "policy.kl_budget=0.5"]).policy.steps == 7
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    (folder / "here" / "mine.yaml").write_text("")
+    config = _load(folder, overrides=["constitution=mine.yaml"])
+    assert config.constitution == str(folder / "here" / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("policy.steps", "expected key.path=value"),
+        ("policy..steps=1", "expected key.path=value"),
+        ("policy.stps=1", "--set policy.stps: policy.stps: unknown key: did you mean 'steps'?"),
+        ("policy.steps=x", "--set policy.steps: policy.steps: Input should be a valid integer"),
+        ("name.first=x", "holds no keys"),
+        ("policy.steps=[", "--set policy.steps"),
+    ],
+)
+def test_bad_override(folder, override, says):
+    with pytest.raises(ConfigError) as caught:
+        _load(folder, overrides=[override])
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_village_run_file_loads():
+    config = load_run(VILLAGE)
+    assert config.name == "village" and Path(config.constitution).is_file()
+
+
+def test_python_sources():
+    assert is_python("a.b:c") and not any(map(is_python, ["a/b", "http://x:1", "org/name", "a:b/c", "C:\\x"]))
+    assert resolve_python("charter.records:Prompt").__name__ == "Prompt"
+    for bad in ("charter", "charter.records:prompt", "charter.recrds:Prompt"):
+        with pytest.raises(ConfigError):
+            resolve_python(bad)

@@ -1,0 +1,30 @@
+# make run    set up, run both phases on the embedded village, print where the report is
+# make test   set up and pass the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+ARGS ?=
+
+.PHONY: setup run test check clean
+setup: $(STAMP)
+
+# pip finds wheels by its own configuration; without one, PyPI gives the same versions
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q src || true
+	touch $@
+
+run: setup
+	$(BIN)/charter run $(ARGS)
+
+check: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -26,8 +26,8 @@ class BuildConfig:
     """Defaults are those of the shipped starter."""
 
     seed: int = 0
-    num_tokens: int = 24_000_000
-    early_tokens: int = 7_000_000  # the weaker checkpoint is kept here
+    num_tokens: int = 22_000_000
+    early_tokens: int = 5_000_000  # the weaker checkpoint is kept here
     tokens_per_batch: int = 3072
     hidden_size: int = 128
     num_layers: int = 6

@@ -138,3 +138,20 @@ def _refuse_duplicates(document: YamlDocument, values: list[str], key: str) -> N
                 f"{document.place(location)}: {dotted(location)}: the same {key} as in line {first}: delete or change one"
             )
         seen[same] = location
+
+
+def find_constitution(source: str) -> Path:
+    """The file that a path, or the name of a shipped constitution, stands for.
+
+    Raises:
+        ConstitutionError: neither is there; names the shipped ones.
+    """
+    path = Path(source).expanduser()
+    shipped = {file.stem: file for file in sorted((Path(__file__).parents[1] / "constitutions").glob("*.yaml"))}
+    if path.is_file():
+        return path
+    if source not in shipped:
+        raise ConstitutionError(
+            f"{source}: no such file, and no shipped constitution ({', '.join(shipped)}): check the path"
+        )
+    return shipped[source]

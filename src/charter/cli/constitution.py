@@ -1,0 +1,84 @@
+"""``charter constitution``: check, show, diff and import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charter.cli.say import say
+
+app = typer.Typer(help="Check, show, compare and import constitutions.", no_args_is_help=True, rich_markup_mode=None)
+Constitution = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped constitution, as general.")]
+
+
+@app.command("check")
+def check(
+    constitution: Constitution,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
+) -> None:
+    """Load a constitution strictly, and say what is doubtful about it."""
+    from charter.constitution.check import check as find
+    from charter.constitution.load import find_constitution, load_constitution
+
+    loaded = load_constitution(find_constitution(constitution))
+    findings = find(loaded)
+    for finding in findings:
+        say(f"{finding.kind}: {finding.message}")
+    say(f"{loaded.name}: {len(loaded.principles)} principles, {len(findings)} findings, hash {loaded.hash[:12]}")
+    if strict and findings:
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def show(constitution: Constitution) -> None:
+    """Print the principles, with their wording."""
+    from charter.constitution.check import WORDINGS
+    from charter.constitution.load import find_constitution, load_constitution
+
+    loaded = load_constitution(find_constitution(constitution))
+    say(f"{loaded.name}: {loaded.description}".rstrip(": "))
+    for principle in loaded.principles:
+        say(f"\n{principle.id} (weight {principle.weight:g}): {principle.text}")
+        for name in WORDINGS:
+            say(f"    {name.replace('_', ' ')}: {getattr(principle, name)}")
+
+
+@app.command("diff")
+def diff(before: Constitution, after: Constitution) -> None:
+    """Say what changed from one constitution to another."""
+    from charter.constitution.diff import diff as find
+    from charter.constitution.load import find_constitution, load_constitution
+
+    changes = find(load_constitution(find_constitution(before)), load_constitution(find_constitution(after)))
+    for change in changes:
+        if change.kind == "changed":
+            say(f"changed  {change.principle_id} {change.field}: {change.before!r} -> {change.after!r}")
+        else:
+            say(f"{change.kind:8} {change.principle_id}: {change.before or change.after}")
+    say(f"{len(changes)} changes")
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CritiqueRevisionInstructions.json and RLMadisonInstructions.json of the 2022 paper, or llm-swarm's JSON."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="YAML file to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the constitution (default: the file's).")] = None,
+) -> None:
+    """Turn the constitutions of others into ours. A file that is there already is left alone."""
+    from charter.constitution.importers import import_constitution, write_constitution
+    from charter.errors import ConstitutionError
+
+    if out.exists():
+        raise ConstitutionError(f"{out}: is there already: delete it or choose another --out")
+    imported = import_constitution(files, name or out.stem)
+    write_constitution(imported, out)
+    say(
+        f"{out}: {len(imported.principles)} principles, hash {imported.hash[:12]}; next: charter constitution check {out}"
+    )

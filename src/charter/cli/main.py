@@ -1,0 +1,51 @@
+"""``charter``: the commands, and how their errors reach the user: one line on standard error, exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from charter.cli import constitution, init, report, run, verify, village
+from charter.errors import CharterError
+from charter.safe_text import safe_text
+
+app = typer.Typer(
+    name="charter",
+    help="Constitutional AI and RLAIF, from a written constitution to an audited model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("init")(init.init)
+app.command("verify")(verify.verify)
+app.command("report")(report.report)
+app.add_typer(constitution.app, name="constitution")
+app.add_typer(village.app, name="village")
+
+
+def main() -> None:
+    """Run the command line. Interrupted: exit code 130."""
+    try:
+        app()
+    except CharterError as error:
+        _stop(str(error), error.exit_code)
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        _stop("no space left on the disk: free some and run the same command again, it goes on where it stopped", 2)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Libraries that write files tell it by errno or only in words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
+
+
+def _stop(message: str, code: int) -> None:
+    print("charter: " + " ".join(safe_text(message).split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,60 @@
+"""``charter run``: the whole pipeline; the same command resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charter.cli.say import figure, say
+
+POLICIES = ("initial", "sl-cai", "rl-cai")
+FIGURES = ("harmful_rate", "over_refusal_rate", "correct_rate", "gold")
+
+
+def default_run_file() -> Path:
+    """The run file of the embedded default."""
+    return Path(__file__).parents[1] / "village" / "run.yaml"
+
+
+def run(
+    run_file: Annotated[
+        Path | None, typer.Argument(help="Run file; none: the embedded default.", metavar="[RUN.yaml]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).", metavar="DIR")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the run file's.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, as policy.steps=3.", metavar="KEY=VALUE")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
+) -> None:
+    """Do both phases of Constitutional AI, evaluate, and write a report. The same command resumes."""
+    from charter.run_file import load_run
+
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    config = load_run(run_file or default_run_file(), overrides)
+    folder = out or Path("runs") / config.name
+
+    from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
+    from charter.progress import open_progress
+    from charter.report.page import write_report
+
+    with open_progress(quiet) as progress:
+        summary = run_pipeline(config, folder, progress)
+    page = write_report(folder)
+    for line in headline(summary):
+        say(line)
+    say(f"summary: {folder / 'summary.json'}")
+    say(f"report:  {page}")
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """A small table: the policies and the figures that matter most, with 95 % intervals."""
+    rows = [["", *FIGURES]]
+    for name in POLICIES:
+        policy = summary["policies"].get(name)
+        if policy is not None:
+            rows.append([name, *(figure(policy.get(key)) for key in FIGURES)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,24 @@
+"""Printing for people: every line passes through ``safe_text``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from charter.safe_text import safe_text
+
+
+def say(line: str = "") -> None:
+    """Print to standard output."""
+    typer.echo(safe_text(line))
+
+
+def figure(estimate: dict[str, Any] | None) -> str:
+    """An estimate as JSON, in a few characters: ``0.12 (0.08-0.17)``; a dash where it can't be known."""
+    if not estimate or estimate["value"] is None:
+        return "-"
+    text = f"{estimate['value']:.2f}"
+    if estimate["low"] is None or estimate["high"] is None:
+        return text
+    return f"{text} ({estimate['low']:.2f} to {estimate['high']:.2f})"

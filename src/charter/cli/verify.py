@@ -1,0 +1,27 @@
+"""``charter verify``: is every file of a run as it was written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charter.cli.say import say
+
+
+def verify(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
+    """Hash every file of every finished stage again and name those that changed (exit code 1)."""
+    from charter.store.folder import MANIFEST
+    from charter.store.folder import verify as find_faults
+
+    faults = find_faults(run)
+    for line in faults:
+        say(line)
+    if faults:
+        raise typer.Exit(1)
+    num_stages = len(list(run.glob(f"*/{MANIFEST}")))
+    if num_stages:
+        say(f"{run}: all files of {num_stages} finished stages are as they were written")
+    else:
+        say(f"{run}: no stage is finished, so there is nothing to verify")

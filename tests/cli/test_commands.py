@@ -1,0 +1,157 @@
+"""Commands as a user types them: output, exit codes, and one line for each fault."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charter.cli import main as cli
+from charter.cli.run import default_run_file, headline
+from charter.run_file import load_run
+from charter.store.folder import RunFolder
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def _charter(capfd, monkeypatch, *arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["charter", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    shown = capfd.readouterr()
+    return int(stop.value.code or 0), shown.out, shown.err
+
+
+@pytest.fixture
+def charter(capfd, monkeypatch):
+    return lambda *arguments: _charter(capfd, monkeypatch, *arguments)
+
+
+def test_init_gives_a_run_that_loads(charter, tmp_path):
+    code, out, _ = charter("init", tmp_path / "my run")
+    assert code == 0 and "charter run" in out
+    config = load_run(tmp_path / "my run" / "run.yaml")
+    assert config.name == "my-run"
+    from charter.constitution.load import load_constitution
+    from charter.data.prompts import load_prompts
+
+    assert len(load_constitution(Path(config.constitution)).principles) == 16
+    prompts = load_prompts(config.prompts, tmp_path, 0)
+    held_out = load_prompts(config.evaluate.prompts, tmp_path, 0)
+    assert {p.harmful for p in prompts} == {True, False} and not {p.id for p in prompts} & {p.id for p in held_out}
+    code, _, err = charter("init", tmp_path / "my run")
+    assert code == 2 and "is there already" in err
+
+
+def test_default_run_file_is_shipped():
+    assert default_run_file().is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "none.yaml"], "none.yaml: no such file"),
+        (["run", "--set", "x=1"], "--set x: x: unknown key"),
+        (["constitution", "show", "generl"], "no shipped constitution"),
+        (["verify", "nowhere"], "nowhere: no run folder there"),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(charter, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = charter(*arguments)
+    assert (code, out) == (2, "") and err.startswith("charter: ") and says in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_hostile_text_is_defused(charter, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        'name: "x\\e[31m"\nprinciples:\n  - {id: a, text: "be [bold]good[/bold] \\e]0;title\\a to all \\u202e"}\n'
+    )
+    code, out, _ = charter("constitution", "show", path)
+    assert code == 0 and "\x1b" not in out and "\u202e" not in out and "[bold]good[/bold]" in out
+    path.write_text('name: x\n"\\e[2J\\n\\nfake": 1\nprinciples: [{id: a, text: b}]\n')
+    code, _, err = charter("constitution", "show", path)
+    assert code == 2 and "\x1b" not in err and err.count("\n") == 1
+
+
+def test_check_and_diff(charter, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\nprinciples:\n  - {id: a, text: be good}\n")
+    code, out, _ = charter("constitution", "check", path)
+    assert code == 0 and "vague: a is very short" in out
+    assert charter("constitution", "check", path, "--strict")[0] == 1
+    assert charter("constitution", "check", "general", "--strict")[0] == 0
+    (tmp_path / "d.yaml").write_text(
+        "name: c\nprinciples:\n  - {id: a, text: be good, weight: 2}\n  - {id: b, text: new}\n"
+    )
+    code, out, _ = charter("constitution", "diff", path, tmp_path / "d.yaml")
+    assert out.splitlines() == ["changed  a weight: 1.0 -> 2.0", "added    b: new", "2 changes"]
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="shared data sets are not beside this checkout")
+def test_import(charter, tmp_path):
+    files = [
+        SHARED / "paper2022" / name for name in ("CritiqueRevisionInstructions.json", "RLMadisonInstructions.json")
+    ]
+    code, out, _ = charter("constitution", "import", *files, "--out", tmp_path / "paper.yaml")
+    assert code == 0 and "32 principles" in out
+    code, _, err = charter("constitution", "import", *files, "--out", tmp_path / "paper.yaml")
+    assert code == 2 and "is there already" in err
+
+
+def test_verify(charter, tmp_path):
+    with RunFolder.open(tmp_path) as run:
+        stage = run.stage("1-revise")
+        with stage.attempt():
+            (stage.path / "rows.jsonl").write_text("{}\n")
+            stage.finish("k", {})
+    assert charter("verify", tmp_path)[0] == 0
+    (stage.path / "rows.jsonl").write_text("{ }")
+    code, out, _ = charter("verify", tmp_path)
+    assert code == 1 and "1-revise/rows.jsonl: content changed" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "free some"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "free some"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_can_strike_anywhere(charter, monkeypatch, error, code, says):
+    def strike(_: object) -> list[str]:
+        raise error
+
+    monkeypatch.setattr("charter.store.folder.verify", strike)
+    assert charter("verify", "x")[0] == code
+    assert says in charter("verify", "x")[2]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(charter, monkeypatch):
+    def strike(_: object) -> list[str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("charter.store.folder.verify", strike)
+    monkeypatch.setattr(sys, "argv", ["charter", "verify", "x"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_console_script_is_installed():
+    script = Path(sys.executable).with_name("charter")
+    shown = subprocess.run([script, "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
+    assert shown.returncode == 0 and "constitution" in shown.stdout
+
+
+def test_headline_says_what_is_not_known():
+    known = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9, "reason": None}
+    unknown = {"value": None, "low": None, "high": None, "n": 0, "reason": "no gold"}
+    summary = {"policies": {"initial": {"harmful_rate": known, "gold": unknown}, "rl-cai": {"harmful_rate": known}}}
+    lines = headline(json.loads(json.dumps(summary)))
+    assert lines[0].split() == ["harmful_rate", "over_refusal_rate", "correct_rate", "gold"]
+    assert lines[1].split("  ")[0] == "initial" and "0.25 (0.20 to 0.30)" in lines[1] and lines[1].endswith("-")

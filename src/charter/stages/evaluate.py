@@ -11,8 +11,8 @@ these samples, and only where they are drawn at temperature 1: at another one th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,22 +55,26 @@ def sample_policies(
     progress: Progress,
 ) -> None:
     """Write the responses of each policy; one policy and the reference are in memory at a time."""
-    reference = next((policy for policy in policies if policy.name == REFERENCE), None)
-    measures_kl = reference is not None and config.sampling.temperature == 1.0
+    reference = next((policy.model for policy in policies if policy.name == REFERENCE), None)
+    anchor = reference if config.sampling.temperature == 1.0 else None
     for policy in policies:
         path = folder / "responses" / f"{policy.name}.jsonl"
-        with load(policy.model) as model:
-            if measures_kl and reference is not None and policy is not reference:
-                with load(reference.model) as anchor:
-                    _sample(Sampler(config, policy.name, model, anchor, seed), path, prompts, progress)
-            else:
-                anchor_itself = model if measures_kl else None
-                _sample(Sampler(config, policy.name, model, anchor_itself, seed), path, prompts, progress)
+        with _sampler(config, policy, anchor, load, seed) as sampler:
+            size = config.sampling.batch_size
+            append_in_chunks(path, prompts, size, sampler.answer_together, progress, f"{STAGE} {policy.name}")
+        del sampler  # it holds the models
 
 
-def _sample(sampler: Sampler, path: Path, prompts: Sequence[Prompt], progress: Progress) -> None:
-    size = sampler.config.sampling.batch_size
-    append_in_chunks(path, prompts, size, sampler.answer_together, progress, f"{STAGE} {sampler.name}")
+@contextmanager
+def _sampler(
+    config: EvaluateConfig, policy: Policy, anchor: ModelConfig | None, load: Load, seed: int
+) -> Iterator[Sampler]:
+    with load(policy.model) as model:
+        if anchor is None or anchor == policy.model:
+            yield Sampler(config, policy.name, model, model if anchor else None, seed)
+        else:
+            with load(anchor) as loaded_anchor:
+                yield Sampler(config, policy.name, model, loaded_anchor, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,3 +63,8 @@ def response_logprobs(model: LocalModel, spoken: Sequence[Spoken]) -> list[Tenso
         chosen_T = torch.tensor(response, device=device, dtype=torch.long)
         found.append(logits_TV.log_softmax(-1).gather(1, chosen_T[:, None]).squeeze(1).cpu())
     return found
+
+
+def _response_ids(model: LocalModel, row: Spoken) -> list[int]:
+    ids = model.encode_response(row.response)
+    return ids[:-1] if row.truncated else ids

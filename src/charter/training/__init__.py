@@ -1,0 +1,1 @@
+"""The loops: supervised fine-tuning, reward model, policy optimisation; packing, optimiser, checkpoints."""

@@ -89,6 +89,8 @@ class LabelerConfig(Section):
     both_orders: bool = True
     sharpness: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the combined log-odds before they become the soft target."""
+    min_log_odds: Annotated[float, Field(ge=0)] = 0.0
+    """A principle counts only where its log-odds, averaged over both orders, reach this (nats): ties carry biases, not norms."""
     few_shot: bool = False
     """Put two worked examples before each question, for models that don't have the skill."""
     question: Source | None = None

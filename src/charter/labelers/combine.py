@@ -52,21 +52,27 @@ def averaged_log_odds(judgments: Sequence[Judgment]) -> float | None:
     return sum(log_odds(p) for p in readable) / len(readable)
 
 
-def combine(judgments: Sequence[Judgment], weights: Mapping[str | None, float], sharpness: float) -> float | Abstention:
+def combine(
+    judgments: Sequence[Judgment], weights: Mapping[str | None, float], sharpness: float, min_log_odds: float = 0.0
+) -> float | Abstention:
     """The soft label ``p_a`` of one pair, or the commonest reason why no principle gave a usable answer.
 
-    A principle whose two orders contradict each other contributes its averaged log-odds alone, which is near zero.
+    A principle whose averaged log-odds are below ``min_log_odds`` doesn't tell the two responses apart: it is heard (the
+    pair isn't unreadable) and weighs nothing. Where none reaches it, the pair is undecided.
     """
-    total, num_usable = 0.0, 0
+    total, num_usable, num_deciding = 0.0, 0, 0
     for principle_id, group in by_principle(judgments).items():
         averaged = averaged_log_odds(group)
-        if averaged is not None:
+        if averaged is None:
+            continue
+        num_usable += 1
+        if abs(averaged) >= min_log_odds:
             total += weights[principle_id] * averaged
-            num_usable += 1
+            num_deciding += 1
     if num_usable == 0:
         reasons = Counter(j.abstained for j in judgments if j.abstained is not None)
         return reasons.most_common(1)[0][0] if reasons else Abstention.UNDECIDED
-    return _sigmoid(sharpness * total)
+    return _sigmoid(sharpness * total) if num_deciding else Abstention.UNDECIDED
 
 
 def _sigmoid(x: float) -> float:

@@ -72,7 +72,7 @@ def run(
 
 
 def _outcome(judgments: Sequence[Judgment], labeler: Labeler, config: LabelConfig) -> float | Abstention:
-    outcome = combine(judgments, labeler.weights, config.labeler.sharpness)
+    outcome = combine(judgments, labeler.weights, config.labeler.sharpness, config.labeler.min_log_odds)
     if isinstance(outcome, float) and abs(outcome - 0.5) < config.min_margin:
         return Abstention.UNDECIDED
     return outcome

@@ -28,6 +28,8 @@ class Abstention(StrEnum):
     NO_LOGPROBS = "no_logprobs"  # log-probabilities were needed and not given
     ORDERS_CONTRADICT = "orders_contradict"  # the verdict follows the position, not the content
     UNDECIDED = "undecided"  # no principle tells the two responses apart
+    SKIPPED = "skipped"  # a person saw the pair and gave no verdict
+    UNLABELLED = "unlabelled"  # no person has labelled this pair
 
 
 class Record:

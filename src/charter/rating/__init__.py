@@ -1,0 +1,1 @@
+"""``charter rate``: a local web page where people label response pairs."""

@@ -113,7 +113,7 @@ class Pipeline:
         """The model that a stage trained, on the device and in the precision of the one that it came from."""
         return self._config.model.model_copy(update={"source": str(self._path(stage, "model"))})
 
-    def _start(self, initialise_from: str) -> tuple[ModelConfig, str]:
+    def _start(self, initialise_from: str) -> tuple[ModelConfig, str | None]:
         """The model from which phase 2 starts, and its key; without phase 1 there is only the helpful one."""
         if initialise_from == "helpful" or "sl" not in self._config.phases:
             return self._config.model, self._inputs.hashes["model"]
@@ -205,6 +205,7 @@ class Pipeline:
                 path,
                 preferences=list(read_jsonl(self._path("4-label", "preferences.jsonl"), PreferencePair)),
                 start=start,
+                load=loaded,
                 gold=self._inputs.gold,
                 seed=config.seed,
                 progress=self._progress,
@@ -224,6 +225,7 @@ class Pipeline:
                 prompts=self._prompts_for("policy", None),
                 start=start,
                 reward_model=self._path("5-reward", "model"),
+                load=loaded,
                 seed=config.seed,
                 progress=self._progress,
             )

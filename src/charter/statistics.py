@@ -59,6 +59,16 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) ->
     return Estimate(value, value - half, value + half, len(values))
 
 
+def share(hits: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean of hits in [0, 1], of which 0.5 is a tie: Wilson where none is tied, else Student's t cut off at 0 and 1."""
+    if 0.5 not in hits:
+        return proportion([hit == 1 for hit in hits], clusters)
+    found = mean(hits, clusters)
+    low = None if found.low is None else max(0.0, found.low)
+    high = None if found.high is None else min(1.0, found.high)
+    return Estimate(found.value, low, high, found.n, found.reason)
+
+
 def _clustered_variance(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, int]:
     """Variance of the mean when whole clusters are drawn, and the number of clusters."""
     centre = sum(values) / len(values)

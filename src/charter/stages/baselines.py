@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 
 from charter.records import Estimate, PreferencePair
-from charter.statistics import mean, proportion, unknown
+from charter.statistics import share, unknown
 
 WORD = re.compile(r"\w+|[^\w\s]")
 VOCABULARY_SIZE = 20_000
@@ -36,7 +36,7 @@ def agreement(margins: Sequence[float], pairs: Sequence[PreferencePair]) -> Esti
         return unknown("no pair has a label on one side")
     clusters = [pair.prompt.id for _, pair in sided]
     hits = [0.5 if m == 0 else float((m > 0) == (pair.p_a > 0.5)) for m, pair in sided]
-    return mean(hits, clusters) if 0.5 in hits else proportion([hit == 1 for hit in hits], clusters)
+    return share(hits, clusters)
 
 
 def baselines(train: Sequence[PreferencePair], held_out: Sequence[PreferencePair], seed: int) -> dict[str, Estimate]:

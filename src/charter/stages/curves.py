@@ -50,8 +50,12 @@ def rl_curve(folder: Path, gold: Gold | None) -> list[dict[str, Any]]:
             score = gold.read(Prompt.from_json(row["prompt"]), row["response"]).gold
             if score is not None:
                 by_step.setdefault(row["step"], []).append(score)
-    curve = [row for _, row in read_rows(folder / "metrics.jsonl")]
-    return [{**row, "gold": mean(by_step[row["step"]]).to_json()} if row["step"] in by_step else row for row in curve]
+    curve = []
+    for _, row in read_rows(folder / "metrics.jsonl"):
+        step = row.pop("rollout")  # rows count updates, of which a step may make several
+        row.pop("seconds")  # differs between runs that are otherwise the same
+        curve.append({**row, "step": step, "gold": mean(by_step[step]).to_json() if step in by_step else None})
+    return curve
 
 
 def checkpoint_curve(evaluated: dict[str, Any]) -> list[dict[str, Any]]:

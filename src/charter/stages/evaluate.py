@@ -11,8 +11,8 @@ these samples, and only where they are drawn at temperature 1: at another one th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,13 @@ from charter.records import EvaluatedResponse, Prompt, Reading
 from charter.stages.chunks import append_in_chunks
 from charter.stages.kl import Spoken, kl_per_response
 from charter.stages.readings import Reader
+from charter.stages.saved import Load
 from charter.stages.seeds import row_seed
 from charter.store.jsonl import read_jsonl, write_jsonl
 from charter.summary import policy_figures
 
 STAGE = "evaluate"
 REFERENCE = "sl-cai"
-
-Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from charter.labelers.protocol import Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
 from charter.stages.readings import Gold
-from charter.statistics import mean, proportion, unknown
+from charter.statistics import mean, proportion, share, unknown
 from charter.store.jsonl import JsonlAppender, write_jsonl
 
 STAGE = "label"
@@ -169,9 +169,7 @@ def _accuracy(hits: Sequence[tuple[str, float]]) -> Estimate:
     clusters, values = [pair_id for pair_id, _ in hits], [value for _, value in hits]
     if not hits:
         return unknown("gold tells no two responses apart by a principle of the constitution")
-    if 0.5 not in values:
-        return proportion([value == 1 for value in values], clusters)
-    return mean(values, clusters)
+    return share(values, clusters)
 
 
 def _gold_agreement(labelled: Sequence[Labelled], gold: Gold) -> Estimate:

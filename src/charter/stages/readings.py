@@ -79,10 +79,8 @@ class JudgeReader:
         choices = self._model.choose(questions)
         verdicts = [None if c.logprobs is None else option_probabilities(*c.logprobs)[0] > 0.5 for c in choices]
         width = len(JUDGE_QUESTIONS)
-        return [
-            Reading(**dict(zip(JUDGE_QUESTIONS, verdicts[row * width : (row + 1) * width], strict=True)))
-            for row in range(len(responses))
-        ]
+        rows = (verdicts[start : start + width] for start in range(0, len(verdicts), width))
+        return [Reading.from_json(dict(zip(JUDGE_QUESTIONS, row, strict=True))) for row in rows]
 
 
 class NoReader:

@@ -3,20 +3,129 @@
 reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model
 writes  model/               Hugging Face folder of the trained policy
         checkpoints/step-N/  the policy on the way, Hugging Face folders too
-        metrics.jsonl        one row per step; rollouts.jsonl: sampled rollouts
+        metrics.jsonl        one row per update
+        rollouts.jsonl       {step, prompt, response, reward}: the first rollout of some groups of each step
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1, with GRPO (Shao et al. 2024, arXiv:2402.03300) in place of PPO. In memory
-are policy, reference and reward model; the labeler is not: its verdicts are in the reward model.
+are policy, reference and reward model; the labeler is not: its verdicts are in the reward model. A response that ran into
+the token limit is scored as if it ended there, since the reward model reads rewards at the end of a turn.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from charter.config import ModelConfig, PolicyConfig
+from charter.errors import DataError
+from charter.models.local import LocalModel
+from charter.progress import Progress
+from charter.records import Prompt
+from charter.stages.saved import Load, load_reward_model, save_model, step_reporter
+from charter.store.jsonl import JsonlAppender, read_rows
+from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
+from charter.training.reward import score
+
 STAGE = "policy"
 STEP = re.compile(r"step-(\d+)")
+ROLLOUTS_PER_STEP = 8
+
+
+def run(
+    config: PolicyConfig,
+    folder: Path,
+    *,
+    prompts: Sequence[Prompt],
+    start: ModelConfig,
+    reward_model: Path,
+    load: Load,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train a policy from ``start`` against the reward model in a folder; return counts and the KL reached.
+
+    Raises:
+        DataError: no prompt fits into the model's context.
+    """
+    with load(start) as policy, load(start) as reference:
+        reference.model.requires_grad_(False)
+        encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
+        fitting = [prompt for prompt in encoded if len(prompt.ids) + config.max_new_tokens <= policy.context]
+        if not fitting:
+            raise DataError(
+                f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"
+            )
+
+        def save_step(step: int) -> None:
+            save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
+
+        recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
+        trained = train_grpo(
+            policy.model,
+            reference.model,
+            reward_function(load_reward_model(reward_model, policy.model), policy),
+            fitting,
+            config,
+            seed=seed,
+            folder=folder,
+            stop_ids=policy.stop_ids,
+            callbacks=Callbacks(
+                step_reporter(progress, STAGE, config.steps, "reward_mean"), save_step, recorder.record
+            ),
+        )
+        save_model(policy.model, policy.tokenizer, folder / "model")
+    return {**trained, "num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
+
+
+def reward_function(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[float | None]]:
+    """Scores rollouts, which come group by group; a prompt is computed once for its group."""
+    end = policy.encode_response("")[-1]
+
+    def rewards(rollouts: list[Rollout]) -> list[float | None]:
+        groups: list[list[Rollout]] = []
+        for rollout in rollouts:
+            if groups and groups[-1][0].prompt_id == rollout.prompt_id:
+                groups[-1].append(rollout)
+            else:
+                groups.append([rollout])
+        ended = [[_ended(rollout, end) for rollout in group] for group in groups]
+        scored = score(reward_model, [group[0].prompt_ids for group in groups], ended)
+        return [reward for group in scored for reward in group]
+
+    return rewards
+
+
+def _ended(rollout: Rollout, end: int) -> list[int]:
+    said = rollout.response_ids[:-1] if rollout.stopped else rollout.response_ids
+    return [*said, end]
+
+
+class RolloutRecorder:
+    """Writes a sample of each step's rollouts; steps that are done again after a crash are not written twice."""
+
+    def __init__(self, path: Path, policy: LocalModel, prompts: Sequence[Prompt], group_size: int) -> None:
+        self._path, self._policy, self._group_size = path, policy, group_size
+        self._prompts = {prompt.id: prompt for prompt in prompts}
+        with JsonlAppender(path):  # repairs a torn last line
+            self._written = Counter(row["step"] for _, row in read_rows(path))
+
+    def record(self, step: int, rollouts: list[Rollout], rewards: list[float | None]) -> None:
+        """Append the first rollout of the first few groups."""
+        firsts = range(0, len(rollouts), self._group_size)[:ROLLOUTS_PER_STEP]
+        rows = [
+            {
+                "step": step,
+                "prompt": self._prompts[rollouts[i].prompt_id].to_json(),
+                "response": self._policy.decode(rollouts[i].response_ids),
+                "reward": rewards[i],
+            }
+            for i in firsts
+        ]
+        with JsonlAppender(self._path) as file:
+            file.append(rows[self._written[step] :])
 
 
 def spread_checkpoints(folder: Path, count: int) -> list[tuple[int, Path]]:

@@ -17,15 +17,89 @@ from typing import Any
 
 from charter.config import ModelConfig, RewardConfig
 from charter.errors import DataError
+from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import Estimate, PreferencePair
 from charter.stages.baselines import agreement, baselines
 from charter.stages.readings import Gold
+from charter.stages.saved import Load, save_model, step_reporter
 from charter.stages.seeds import row_seed
 from charter.statistics import calibration, proportion, unknown
 from charter.store.jsonl import write_jsonl
+from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
 STAGE = "reward"
+
+
+def run(
+    config: RewardConfig,
+    folder: Path,
+    *,
+    preferences: Sequence[PreferencePair],
+    start: ModelConfig,
+    load: Load,
+    gold: Gold | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train a reward model from ``start``; return its figures on held-out pairs beside the baselines.
+
+    Raises:
+        DataError: too few prompts or pairs to train and hold out.
+    """
+    with load(start) as model:
+        encoded, fitting = encode_pairs(model, preferences)
+        train, held_out = split_by_prompt(fitting, config.holdout_fraction, seed)
+        reward_model = reward_model_from_policy(model.model, model.tokenizer)
+        model.free()  # of the policy only the tokenizer is needed from here on
+        num_steps = config.epochs * -(-len(train) // config.batch_size)
+        trained = train_reward(
+            reward_model,
+            [encoded[pair.id] for pair in train],
+            config,
+            seed=seed,
+            folder=folder,
+            on_step=step_reporter(progress, f"{STAGE}: training", num_steps, "loss"),
+        )
+        save_model(reward_model, model.tokenizer, folder / "model")
+    margins = reward_margins(reward_model, [encoded[pair.id] for pair in held_out])
+    rows = zip(held_out, margins, strict=True)
+    write_jsonl(
+        folder / "held_out.jsonl",
+        [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": m} for p, m in rows],
+    )
+    return {
+        "num_train": len(train),
+        "num_held_out": len(held_out),
+        "num_too_long": len(preferences) - len(fitting),
+        **trained,
+        **held_out_figures(held_out, margins, gold),
+        "baselines": {name: figure.to_json() for name, figure in baselines(train, held_out, seed).items()},
+    }
+
+
+def encode_pairs(
+    model: LocalModel, pairs: Sequence[PreferencePair]
+) -> tuple[dict[str, EncodedPair], list[PreferencePair]]:
+    """Token ids by pair id, and the pairs that fit into the model's context."""
+    encoded, fitting = {}, []
+    for pair in pairs:
+        own = EncodedPair(
+            model.encode_prompt(pair.prompt.messages),
+            model.encode_response(pair.response_a),
+            model.encode_response(pair.response_b),
+            pair.p_a,
+        )
+        if len(own.prompt_ids) + max(len(own.a_ids), len(own.b_ids)) <= model.context:
+            encoded[pair.id] = own
+            fitting.append(pair)
+    return encoded, fitting
+
+
+def reward_margins(reward_model: Any, pairs: Sequence[EncodedPair]) -> list[float]:
+    """Reward of A minus reward of B (nats) for each pair."""
+    rewards = score(reward_model, [pair.prompt_ids for pair in pairs], [[pair.a_ids, pair.b_ids] for pair in pairs])
+    return [a - b for a, b in rewards]
 
 
 def split_by_prompt(
@@ -44,9 +118,7 @@ def split_by_prompt(
     return [p for p in pairs if p.prompt.id not in held_out], [p for p in pairs if p.prompt.id in held_out]
 
 
-def held_out_figures(
-    pairs: Sequence[PreferencePair], margins: Sequence[float], gold: Gold | None
-) -> dict[str, Any]:
+def held_out_figures(pairs: Sequence[PreferencePair], margins: Sequence[float], gold: Gold | None) -> dict[str, Any]:
     """Agreement with labels and with gold, and calibration, from reward margins (A minus B, nats)."""
     p_a = [1 / (1 + math.exp(-max(-500.0, min(500.0, margin)))) for margin in margins]
     return {

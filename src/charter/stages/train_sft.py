@@ -17,18 +17,73 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charter.config import SamplingConfig, SftConfig
+from charter.config import ModelConfig, SamplingConfig, SftConfig
+from charter.data.conversations import check_text, parse_messages
+from charter.data.prompts import read_prompt
+from charter.data.rows import data_files, read_places
+from charter.errors import DataError
 from charter.models.protocol import LanguageModel
 from charter.progress import Progress
 from charter.records import Conversation, Message, Prompt, RevisionChain
 from charter.stages.chunks import append_in_chunks, num_tokens
 from charter.stages.filters import fit_revisions
+from charter.stages.saved import Load, save_model, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.store.jsonl import read_rows, write_jsonl
+from charter.training.sft import train_sft
 
 STAGE = "sft"
 
 Example = tuple[Conversation, str]
+
+
+def run(
+    config: SftConfig,
+    folder: Path,
+    *,
+    chains: Sequence[RevisionChain],
+    rounds: int,
+    prompts: Sequence[Prompt],
+    sampling: SamplingConfig,
+    base: ModelConfig,
+    load: Load,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train ``base`` on the revisions of rounds 1 to ``rounds`` and on helpful answers; return counts.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    with load(base) as model:
+        if config.helpful_data is not None:
+            helpful, sampled_tokens = read_examples(Path(config.helpful_data)), 0
+        else:
+            sample_helpful(
+                config.num_helpful,
+                folder,
+                prompts=prompts,
+                chains=chains,
+                sampling=sampling,
+                model=model,
+                seed=seed,
+                progress=progress,
+            )
+            helpful, sampled_tokens = read_helpful(folder)
+        examples, counts = build_dataset(config, folder, chains=chains, up_to=rounds, helpful=helpful, seed=seed)
+        encoded = [(model.encode_prompt(turns), model.encode_response(text)) for turns, text in examples]
+        fitting = [pair for pair in encoded if len(pair[0]) + len(pair[1]) <= model.context]
+        if not fitting:
+            raise DataError(
+                f"{folder}: no revision is fit to train on {counts['filters']}: look at 1-revise/revisions.jsonl"
+            )
+        num_steps = config.epochs * -(-len(fitting) // config.batch_size)
+        on_step = step_reporter(progress, f"{STAGE}: training", num_steps, "loss")
+        trained = train_sft(model.model, fitting, config, seed=seed, folder=folder, on_step=on_step)
+        save_model(model.model, model.tokenizer, folder / "model")
+    num_too_long = len(encoded) - len(fitting)
+    trained["num_tokens"] += sampled_tokens
+    return {**counts, "num_too_long": num_too_long, **trained}
 
 
 def sample_helpful(
@@ -68,7 +123,9 @@ def sample_helpful(
         return rows
 
     path = folder / "helpful.jsonl"
-    append_in_chunks(path, candidates[:num], sampling.batch_size, answer_together, progress, f"{STAGE}: helpful answers")
+    append_in_chunks(
+        path, candidates[:num], sampling.batch_size, answer_together, progress, f"{STAGE}: helpful answers"
+    )
 
 
 def _helpful_row(prompt: Prompt, response: str, truncated: bool, spent: int) -> dict[str, Any]:
@@ -84,8 +141,36 @@ def read_helpful(folder: Path) -> tuple[list[Example], int]:
     return examples, sum(row["num_tokens"] for row in rows)
 
 
+def read_examples(path: Path) -> list[Example]:
+    """Prompt/completion rows of TRL's forms, plain or conversational.
+
+    Raises:
+        DataError: a row of another shape; names file and line.
+    """
+    examples = []
+    for file in data_files(path):
+        for place, row in read_places(file):
+            if not {"prompt", "completion"} <= row.keys():
+                raise DataError(
+                    f"{place}: expected prompt and completion: mend this row, or name another sft.helpful_data"
+                )
+            prompt = read_prompt({"prompt": row["prompt"]}, place, "trl")
+            completion = row["completion"]
+            if isinstance(completion, list):
+                completion = parse_messages(completion, place)[-1].content
+            if prompt is not None:
+                examples.append((prompt.messages, check_text(completion, place, "the completion")))
+    return examples
+
+
 def build_dataset(
-    config: SftConfig, folder: Path, *, chains: Sequence[RevisionChain], up_to: int, helpful: Sequence[Example], seed: int
+    config: SftConfig,
+    folder: Path,
+    *,
+    chains: Sequence[RevisionChain],
+    up_to: int,
+    helpful: Sequence[Example],
+    seed: int,
 ) -> tuple[list[Example], dict[str, Any]]:
     """Mix fit revisions of rounds 1 to ``up_to`` with helpful answers, shuffled by seed; write them; return them with counts."""
     revisions = fit_revisions(list(chains), config.rounds, up_to)

@@ -1,0 +1,60 @@
+"""Models into Hugging Face folders that Transformers, TRL and vLLM load with no code of ours, and reward models out of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from charter.config import ModelConfig
+from charter.errors import ModelError
+from charter.models.local import LocalModel
+from charter.progress import Progress
+
+Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
+"""Loads a model for the length of a ``with`` block."""
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer; the folder appears whole or not at all."""
+    draft = folder.with_name(f".draft-{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(draft, safe_serialization=True)
+    tokenizer.save_pretrained(draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def load_reward_model(folder: Path, like: Any) -> Any:
+    """A saved reward model, on the device and in the precision of the model ``like``.
+
+    Raises:
+        ModelError: it isn't there, or isn't a sequence classifier with one output.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=like.dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder}: no reward model that can be loaded ({reason}): train it again") from error
+    if model.config.num_labels != 1:
+        raise ModelError(f"{folder}: a classifier with {model.config.num_labels} outputs: a reward model has one")
+    return model.to(like.device).eval()
+
+
+def step_reporter(progress: Progress, label: str, num_steps: int, figure: str) -> Callable[[dict[str, Any]], None]:
+    """A callback for training loops that shows their steps and one of their figures, from wherever they resume."""
+    progress.start(label, num_steps, "steps")
+    done = 0
+
+    def on_step(row: dict[str, Any]) -> None:
+        nonlocal done
+        progress.advance(row["step"] - done, f"{figure} {row[figure]:.3f}")
+        done = row["step"]
+
+    return on_step

@@ -2,17 +2,24 @@
 
 import os
 import pwd
+import re
 import secrets
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from charter.records import Message, Prompt, ResponsePair
+from charter.store.jsonl import write_jsonl
 from charter.store.labels import HumanLabel, Item, LabelStore
 from charter.store.sql import open_database
+
+TOKEN = "a-token-of-the-tests"
+COMMAND = [sys.executable, "-c", "from charter.cli.main import main; main()", "rate"]
 
 
 @pytest.fixture
@@ -97,3 +104,46 @@ def clock():
 @pytest.fixture
 def store(source, clock):
     return LabelStore(open_database(source), clock)
+
+
+class Server:
+    """``charter rate`` in its own process, which can be killed and started again on the same port."""
+
+    def __init__(self, pairs: Path, source: str, *options: str) -> None:
+        self._command = [*COMMAND, str(pairs), "--db", source, "--token", TOKEN, *options]
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.printed = self.process.stdout.readline()
+        found = re.fullmatch(rf"Open (http://127\.0\.0\.1:(\d+)/\?token={TOKEN})\n", self.printed)
+        assert found, self.printed + self.process.stderr.read()
+        self.url, self.port = found[1], int(found[2])
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(30)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture
+def serve(tmp_path, source):
+    """Start ``charter rate`` on some items; ends the processes after the test."""
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed (the rate extra)")
+    started: list[Server] = []
+
+    def start(items: list[Item], *options: str) -> Server:
+        pairs = tmp_path / "pairs.jsonl"
+        write_jsonl(pairs, [item.pair for item in items])
+        started.append(Server(pairs, source, *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()

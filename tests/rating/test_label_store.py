@@ -25,7 +25,9 @@ def work_through(store, rater, make_label, verdict="a") -> list[str]:
 
 def test_items_come_back_as_they_went_in(store, make_items):
     items = make_items(3)
-    hostile = ResponsePair("odd", items[0].pair.prompt, "nul \0 bidi \u202e <script>", "% ? %s {} '; DROP TABLE labels;--")
+    hostile = ResponsePair(
+        "odd", items[0].pair.prompt, "nul \0 bidi \u202e <script>", "% ? %s {} '; DROP TABLE labels;--"
+    )
     items.append(type(items[0])(hostile))
     store.add_items(items, 0)
     assert store.items() == items
@@ -143,7 +145,13 @@ def test_a_failed_transaction_leaves_nothing(source, store, make_items):
 def test_export_and_the_human_labeler(source, store, make_items, make_label, tmp_path):
     items = make_items(5)
     store.add_items(items, 1.0)
-    given = [("pair-0", "x", "a"), ("pair-0", "y", "b"), ("pair-1", "x", "tie"), ("pair-2", "x", "b"), ("pair-2", "y", "b")]
+    given = [
+        ("pair-0", "x", "a"),
+        ("pair-0", "y", "b"),
+        ("pair-1", "x", "tie"),
+        ("pair-2", "x", "b"),
+        ("pair-2", "y", "b"),
+    ]
     for row in [*given, ("pair-3", "x", "skip"), ("pair-0", "z", "a"), ("pair-1", "y", "skip")]:
         store.add_label(make_label(*row))
     file = tmp_path / "human.jsonl"

@@ -1,0 +1,192 @@
+"""The whole chain on a random tiny model: both phases, ablations, what must be refused, and kill -9."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import charter
+from charter import pipeline
+from charter.errors import CoverageError, StoreError
+from charter.pipeline import run
+from charter.progress import QuietProgress
+from charter.records import EvaluatedResponse, PreferencePair
+from charter.run_file import load_run
+from charter.store.jsonl import read_jsonl
+from charter.summary import MAIN_POLICIES, POLICY_FIGURES
+
+FIGURE = {"value", "low", "high", "n", "reason"}
+
+
+def run_world(world: Path, out: Path, *settings: str) -> dict:
+    return run(load_run(world / "run.yaml", settings), out, QuietProgress())
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_world, tmp_path_factory) -> Path:
+    """The undisturbed run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run_world(tiny_world, out)
+    return out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All that a run wrote, without what tells when and how long."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not path.is_file() or hidden or name.startswith("ledger") or path.name in ("attempts.jsonl", "done.json"):
+            continue
+        data = path.read_bytes()
+        if path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in data.splitlines()]
+            data = json.dumps([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
+        if name == "summary.json":
+            summary = json.loads(data)
+            for stage in summary["stages"]:
+                del stage["wall_seconds"]
+            data = json.dumps(summary).encode()
+        found[name] = data
+    return found
+
+
+def test_summary_has_its_keys(whole):
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["seed"] == 0 and summary["charter"] == charter.__version__
+    assert set(summary["policies"]) == {*MAIN_POLICIES, "sl-cai-round-1", "rl-step-2"}
+    for policy in summary["policies"].values():
+        assert set(policy) == set(POLICY_FIGURES)
+        assert all(
+            set(figure) == FIGURE and (figure["value"] is not None or figure["reason"]) for figure in policy.values()
+        )
+    assert summary["policies"]["sl-cai"]["kl_to_sl_cai"]["value"] == 0
+    assert summary["policies"]["rl-cai"]["kl_to_sl_cai"]["value"] != 0
+    assert "name evaluate.gold or evaluate.judge" in summary["policies"]["rl-cai"]["harmful_rate"]["reason"]
+    assert summary["policies"]["rl-cai"]["num_words"]["n"] == 9
+    assert all(set(summary["labeler"][name]) == FIGURE for name in ("accuracy", "position_bias", "coverage"))
+    assert all(set(summary["reward_model"][name]) == FIGURE for name in ("label_agreement", "gold_agreement"))
+    names = ["1-revise", "2-sft", "2-sft-round-1", "3-sample", "4-label", "5-reward", "6-policy", "7-evaluate"]
+    assert [stage["name"] for stage in summary["stages"]] == names
+    assert all(stage["num_tokens"] > 0 and stage["wall_seconds"] > 0 for stage in summary["stages"])
+    assert set(summary["hashes"]) == {"constitution", "prompts", "held_out_prompts", "model", "labeler", "judge"}
+    assert [row["round"] for row in summary["curves"]["revision"]] == [0, 1, 2]
+    assert [row["step"] for row in summary["curves"]["rl"]] == [1, 2, 3, 4]
+    assert [row["step"] for row in summary["curves"]["checkpoints"]] == [2]
+
+
+def test_artifacts_are_what_they_say(whole):
+    preferences = list(read_jsonl(whole / "4-label" / "preferences.jsonl", PreferencePair))
+    assert preferences and any(0 < p.p_a < 1 and p.p_a != 0.5 for p in preferences)
+    for policy in ("initial", "sl-cai", "rl-cai"):
+        rows = list(read_jsonl(whole / "7-evaluate" / f"{policy}.jsonl", EvaluatedResponse))
+        assert len(rows) == 9 and all(row.policy == policy for row in rows)
+    assert load_run(whole / "run.yaml").name == "tiny"
+
+
+def test_models_load_in_plain_transformers(whole):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    for folder in ("2-sft/model", "6-policy/model", "6-policy/checkpoints/step-2"):
+        AutoModelForCausalLM.from_pretrained(whole / folder)
+        assert AutoTokenizer.from_pretrained(whole / folder).chat_template
+    assert AutoModelForSequenceClassification.from_pretrained(whole / "5-reward" / "model").config.num_labels == 1
+
+
+def test_the_same_command_again_does_nothing(tiny_world, whole, monkeypatch):
+    def refuse(*args: object, **settings: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    before = (whole / "summary.json").read_bytes()
+    monkeypatch.setattr(pipeline, "load_model", refuse)
+    run_world(tiny_world, whole)
+    assert (whole / "summary.json").read_bytes() == before
+
+
+def test_another_learning_rate_redoes_only_what_depends_on_it(tiny_world, whole, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    before = content(copy)
+    run_world(tiny_world, copy, "policy.learning_rate=0.01")
+    after = content(copy)
+    changed = {name.split("/")[0] for name in before if before[name] != after.get(name)}
+    assert changed == {"6-policy", "7-evaluate", "summary.json", "run.yaml"}
+
+
+def test_another_constitution_is_refused(tiny_world, whole, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("name: other\nprinciples:\n- {id: x, text: be brief .}\n")
+    before = content(whole)
+    with pytest.raises(StoreError, match="another constitution .* choose another folder with --out"):
+        run_world(tiny_world, whole, f"constitution={other}")
+    assert content(whole) == before
+
+
+def test_no_labeler_while_the_policy_is_trained(tiny_world, whole, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    sources: list[str] = []
+    load = pipeline.load_model
+    monkeypatch.setattr(pipeline, "load_model", lambda config: sources.append(config.source) or load(config))
+    run_world(tiny_world, copy, "policy.learning_rate=0.02", "evaluate.num_checkpoints=0")
+    assert sources[:2] == [str(copy / "2-sft" / "model")] * 2  # policy and reference
+    assert str(tiny_world / "labeler") not in sources
+
+
+@pytest.mark.parametrize(("phases", "missing", "made"), [("[sl]", "rl-cai", "sl-cai"), ("[rl]", "sl-cai", "rl-cai")])
+def test_one_phase_alone(tiny_world, tmp_path, phases, missing, made):
+    summary = run_world(
+        tiny_world, tmp_path / "run", f"phases={phases}", "evaluate.sl_rounds=[]", "evaluate.num_checkpoints=0"
+    )
+    assert "left out" in summary["policies"][missing]["num_words"]["reason"]
+    assert summary["policies"][made]["num_words"]["value"] is not None
+    assert (tmp_path / "run" / "6-policy").exists() == (made == "rl-cai")
+
+
+def test_a_judge_reads_what_gold_cannot(tiny_world, tmp_path):
+    settings = (
+        f"evaluate.judge={{source: {tiny_world / 'helpful'}}}",
+        "phases=[sl]",
+        "evaluate.sl_rounds=[]",
+        "revise.rounds=1",
+    )
+    summary = run_world(tiny_world, tmp_path / "run", *settings)
+    assert summary["policies"]["sl-cai"]["rude_rate"]["n"] == 9
+    assert summary["policies"]["sl-cai"]["gold"]["value"] is None
+    assert str(tiny_world / "helpful") in summary["policies"]["sl-cai"]["gold"]["reason"]
+
+
+def test_coverage_stops_the_run(tiny_world, tmp_path):
+    settings = ("label.labeler.chain_of_thought=true", "label.labeler.max_new_tokens=3", "phases=[rl]")
+    with pytest.raises(CoverageError, match="0 of .* pairs got a label"):
+        run_world(tiny_world, tmp_path / "run", *settings)
+    assert (tmp_path / "run" / "4-label" / "judgments.jsonl").stat().st_size > 0
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+MOMENTS = (
+    "revise:2",  # after the first chunk
+    "sft: training:3",  # after a checkpoint, in the middle of an epoch
+    "sample:3",
+    "label:2",
+    "reward: training:3",
+    "policy:3",  # rollouts of the step are on disk, its checkpoint isn't
+    "evaluate sl-cai:2",
+)
+
+
+def test_kill_9_and_resume_gives_the_same_bytes(tiny_world, whole, tmp_path):
+    out = tmp_path / "killed"
+    script = Path(__file__).with_name("killed_run.py")
+    command = [sys.executable, str(script), str(tiny_world / "run.yaml"), str(out), *MOMENTS]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(-signal.SIGKILL)] * len(MOMENTS) + ["0"], ended.stderr
+    expected, found = content(whole), content(out)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []

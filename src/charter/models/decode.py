@@ -1,11 +1,11 @@
 """Batched sampling with a key-value cache: each prompt computed once per group, finished rows leave the batch.
 
-Axes: B = rows, L = prompt tokens (left-padded), T = response tokens, V = vocabulary.
+Axes: B = rows, T = response tokens, V = vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from charter.errors import ModelError
+from charter.models.engines import make_engine
+
 COMPACT_BELOW = 0.75  # rows are dropped from the cache once a quarter of them is finished
-MAX_ROWS = 256
+MAX_ROWS = 128
+MAX_CACHED_TOKENS = 1 << 17  # rows x (prompt + response) of one batch
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Response token ids per row (stop token included where one was drawn), their log-probabilities, and what ended them."""
+    """Response token ids per row (stop token included where one was drawn), their log-probabilities in nats at the
+    sampling temperature, and whether the row stopped by itself."""
 
     ids: list[list[int]]
     logprobs: list[list[float]]
@@ -35,113 +40,96 @@ def sample_tokens(
     max_new_tokens: int,
     temperature: float,
     stop_ids: Sequence[int],
+    stops_early: Callable[[list[int]], bool] | None = None,
 ) -> Sampled:
     """Sample one response per prompt.
 
     Row i draws its uniforms from a Philox stream keyed by ``seeds[i]``, so its text doesn't depend on its neighbours'
-    draws. Equal neighbouring prompts are computed once. ``temperature`` 0 is greedy.
+    draws. Rows are batched by length; equal prompts of a batch are computed once. ``temperature`` 0 is greedy.
+
+    Args:
+        stops_early: asked of each response so far; True ends it.
+
+    Raises:
+        ModelError: the model gives NaN.
     """
     result = Sampled([[] for _ in prompts], [[] for _ in prompts], [False] * len(prompts))
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), MAX_ROWS):
-        rows = order[start : start + MAX_ROWS]
-        uniforms = np.stack([np.random.Generator(np.random.Philox(seeds[i])).random(max_new_tokens) for i in rows])
-        batch = _Batch(model, [list(prompts[i]) for i in rows], torch.from_numpy(uniforms), stop_ids, temperature)
-        batch.run(max_new_tokens)
+    for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts]):
+        uniforms_BT = np.stack([np.random.Generator(np.random.Philox(seeds[i])).random(max_new_tokens) for i in rows])
+        batch = _Batch(model, [list(prompts[i]) for i in rows], uniforms_BT, temperature)
+        batch.run(torch.tensor(list(stop_ids), dtype=torch.long, device=batch.device), stops_early)
         for place, i in enumerate(rows):
-            result.ids[i], result.logprobs[i] = batch.ids[place], batch.logprobs[place]
+            result.ids[i], result.logprobs[i] = batch.response(place)
             result.stopped[i] = batch.stopped[place]
     return result
 
 
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows sorted by length, in batches whose cache stays small."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batches and len(batches[-1]) < min(MAX_ROWS, MAX_CACHED_TOKENS // lengths[i]):
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 class _Batch:
-    """The state of one batch while it is decoded."""
+    """Rows that are decoded together. ``rows`` are those still in the engine, by their place in the batch."""
 
-    def __init__(
-        self, model: Any, prompts: list[list[int]], uniforms_BT: Tensor, stop_ids: Sequence[int], temperature: float
-    ) -> None:
-        self.model, self.temperature = model, temperature
-        self.device = next(model.parameters()).device
-        self.uniforms_BT = uniforms_BT.to(self.device)
-        self.stop = torch.tensor(list(stop_ids), device=self.device)
-        self.ids: list[list[int]] = [[] for _ in prompts]
-        self.logprobs: list[list[float]] = [[] for _ in prompts]
+    def __init__(self, model: Any, prompts: list[list[int]], uniforms_BT: np.ndarray, temperature: float) -> None:
+        self.engine = make_engine(model, prompts, uniforms_BT.shape[1])
+        self.device = self.engine.logits_BV.device
+        self.temperature = temperature
+        self.uniforms_BT = torch.from_numpy(uniforms_BT).to(self.device)
+        self.ids_BT = torch.zeros(uniforms_BT.shape, dtype=torch.long, device=self.device)
+        self.logprobs_BT = torch.zeros(uniforms_BT.shape, device=self.device)
+        self.lengths = [uniforms_BT.shape[1]] * len(prompts)
         self.stopped = [False] * len(prompts)
-        self._prefill(prompts)
-
-    def _prefill(self, prompts: list[list[int]]) -> None:
-        unique, group_of = _unique(prompts)
-        length = max(map(len, unique))
-        ids = torch.tensor([[0] * (length - len(p)) + p for p in unique], device=self.device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in unique], device=self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
-        self.cache = output.past_key_values
-        rows = torch.tensor(group_of, device=self.device)
-        if len(unique) < len(prompts):
-            self.cache.batch_select_indices(rows)
-        self.logits_BV = output.logits[:, -1].float()[rows]
-        self.mask_BL = mask[rows]
-        self.position_B = positions[rows, -1] + 1
         self.rows = list(range(len(prompts)))
 
-    def run(self, max_new_tokens: int) -> None:
-        for step in range(max_new_tokens):
-            drawn_B, logprob_B = self._draw(step)
-            alive = []
-            stops = torch.isin(drawn_B, self.stop).tolist()
-            for place, (row, token, logprob) in enumerate(
-                zip(self.rows, drawn_B.tolist(), logprob_B.tolist(), strict=True)
-            ):
-                if self.stopped[row]:
-                    continue
-                self.ids[row].append(token)
-                self.logprobs[row].append(logprob)
-                self.stopped[row] = stops[place]
-                if not stops[place]:
-                    alive.append(place)
-            if not alive or step + 1 == max_new_tokens:
+    def run(self, stop: Tensor, stops_early: Callable[[list[int]], bool] | None) -> None:
+        """Draw until every row has stopped or is full."""
+        num_steps = self.uniforms_BT.shape[1]
+        for step in range(num_steps):
+            drawn_B = self._draw(step)
+            for place in torch.isin(drawn_B, stop).nonzero()[:, 0].tolist():
+                self._stop(self.rows[place], step)
+            if stops_early is not None:
+                for row in self.rows:
+                    if not self.stopped[row] and stops_early(self.ids_BT[row, : step + 1].tolist()):
+                        self._stop(row, step)
+            alive = [place for place, row in enumerate(self.rows) if not self.stopped[row]]
+            if not alive or step + 1 == num_steps:
                 return
             if len(alive) <= COMPACT_BELOW * len(self.rows):
-                drawn_B = self._keep(alive, drawn_B)
-            self._step(drawn_B)
+                kept_B = torch.tensor(alive, device=self.device)
+                self.engine.keep(kept_B)
+                self.rows, drawn_B = [self.rows[place] for place in alive], drawn_B[kept_B]
+            self.engine.step(drawn_B)
 
-    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        logits_BV = self.logits_BV if self.temperature in (0, 1) else self.logits_BV / self.temperature
-        logprobs_BV = logits_BV.log_softmax(-1)
+    def response(self, row: int) -> tuple[list[int], list[float]]:
+        """Token ids and log-probabilities of a row, up to where it stopped."""
+        return self.ids_BT[row, : self.lengths[row]].tolist(), self.logprobs_BT[row, : self.lengths[row]].tolist()
+
+    def _stop(self, row: int, step: int) -> None:
+        if not self.stopped[row]:
+            self.stopped[row], self.lengths[row] = True, step + 1
+
+    def _draw(self, step: int) -> Tensor:
+        """int64[B], by inversion of the cumulative distribution."""
+        logits_BV = self.engine.logits_BV
+        logprobs_BV = (logits_BV if self.temperature in (0, 1) else logits_BV / self.temperature).log_softmax(-1)
+        rows_B = torch.tensor(self.rows, device=self.device)
         if self.temperature == 0:
             drawn_B = logprobs_BV.argmax(-1)
         else:
             cumulative_BV = logprobs_BV.double().exp().cumsum(-1)
-            uniform_B1 = self.uniforms_BT[self.rows, step, None] * cumulative_BV[:, -1:]
+            uniform_B1 = self.uniforms_BT[rows_B, step, None] * cumulative_BV[:, -1:]
             drawn_B = torch.searchsorted(cumulative_BV, uniform_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
-        return drawn_B, logprobs_BV.gather(1, drawn_B[:, None])[:, 0]
-
-    def _keep(self, alive: list[int], drawn_B: Tensor) -> Tensor:
-        kept = torch.tensor(alive, device=self.device)
-        self.cache.batch_select_indices(kept)
-        self.mask_BL, self.position_B = self.mask_BL[kept], self.position_B[kept]
-        self.rows = [self.rows[place] for place in alive]
-        return drawn_B[kept]
-
-    def _step(self, drawn_B: Tensor) -> None:
-        self.mask_BL = torch.cat([self.mask_BL, self.mask_BL.new_ones(len(drawn_B), 1)], 1)
-        output = self.model(
-            input_ids=drawn_B[:, None],
-            attention_mask=self.mask_BL,
-            position_ids=self.position_B[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.cache, self.logits_BV = output.past_key_values, output.logits[:, -1].float()
-        self.position_B = self.position_B + 1
-
-
-def _unique(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
-    """Distinct prompts in order of first appearance, and for each prompt the index of its equal."""
-    seen: dict[tuple[int, ...], int] = {}
-    group_of = [seen.setdefault(tuple(prompt), len(seen)) for prompt in prompts]
-    return [list(prompt) for prompt in seen], group_of
+        logprob_B = logprobs_BV.gather(1, drawn_B[:, None])[:, 0]
+        if bool(logprob_B.isnan().any()):
+            raise ModelError("the model gives NaN for a next token: its weights are damaged or have diverged; load another")
+        self.ids_BT[rows_B, step], self.logprobs_BT[rows_B, step] = drawn_B, logprob_B
+        return drawn_B

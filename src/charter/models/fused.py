@@ -1,0 +1,135 @@
+"""A lean forward pass for models of Llama's shape (Llama, Mistral, Qwen3), for inference.
+
+Projections that read the same input are one matrix, and there is no Python between them but what the maths needs: small
+models spend half of a Transformers forward on that. ``fuse`` refuses whatever it doesn't know to the letter (other
+architectures, rope scaling, biases, sliding windows, adapters, quantised weights); callers then use the model itself.
+
+Axes: B = rows, L = tokens, D = head size, V = vocabulary; H = query heads, K = key-value heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_PARAMETERS = 400_000_000  # fusing copies the weights; larger models gain little from it
+KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM")
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q[B, L, H, D], k[B, L, K, D], v[B, L, K, D]) -> [B, L, H, D]; queries and keys are rotated already."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention_norm: Tensor
+    qkv: Tensor
+    head_norm: Tensor | None  # [H + K, D], Qwen3's norm of queries and keys
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Fused:
+    """Fused weights of one model as they are now: build it anew after each training step."""
+
+    def __init__(self, model: Any) -> None:
+        config, body = model.config, model.model
+        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_size = body.layers[0].self_attn.head_dim
+        self.num_layers, self.eps = len(body.layers), config.rms_norm_eps
+        self.embedding, self.norm, self.head = body.embed_tokens.weight, body.norm.weight, model.lm_head.weight
+        self.dtype, self.device = self.embedding.dtype, self.embedding.device
+        self.layers = [self._fuse_layer(layer) for layer in body.layers]
+        self._frequencies = 1.0 / config.rope_parameters["rope_theta"] ** (
+            torch.arange(0, self.head_size, 2, device=self.device).float() / self.head_size
+        )
+
+    def _fuse_layer(self, layer: Any) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        head_norm = None
+        if hasattr(attention, "q_norm"):
+            q_norm, k_norm = attention.q_norm.weight, attention.k_norm.weight
+            head_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
+        return _Layer(
+            layer.input_layernorm.weight,
+            torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
+            head_norm,
+            attention.o_proj.weight,
+            layer.post_attention_layernorm.weight,
+            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            mlp.down_proj.weight,
+        )
+
+    def hidden(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend, last_B: Tensor | None = None) -> Tensor:
+        """Normed hidden states [B, L, C]; with ``last_B`` (int64[B]) only those of one place per row, [B, C]."""
+        x = F.embedding(ids_BL, self.embedding)
+        rotation = self._rotation(positions_BL)
+        rows = torch.arange(len(ids_BL), device=self.device)
+        for index, layer in enumerate(self.layers):
+            attended = attend(index, *self._project(x, layer, rotation)).flatten(2)
+            if last_B is not None and index == self.num_layers - 1:
+                x, attended = x[rows, last_B], attended[rows, last_B]
+            x = x + F.linear(attended, layer.out)
+            gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, layer.down)
+        return self._norm(x, self.norm)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32[..., V]."""
+        return F.linear(hidden, self.head).float()
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+
+    def _project(self, x: Tensor, layer: _Layer, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
+        qkv = F.linear(self._norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, self.head_size))
+        qk, v = qkv.split(heads, -2)
+        if layer.head_norm is not None:
+            qk = F.rms_norm(qk, (self.head_size,), None, self.eps) * layer.head_norm
+        cos, sin = rotation
+        qk = qk * cos + torch.roll(qk, self.head_size // 2, -1) * sin
+        q, k = qk.split((self.num_heads, self.num_kv_heads), -2)
+        return q, k, v
+
+    def _rotation(self, positions_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, L, 1, D] of the angles; the sine of the first half is negated: rotation by a roll."""
+        angles = positions_BL[..., None].float() * self._frequencies
+        cos, sin = angles.cos(), angles.sin()
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        return cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype)
+
+
+def fuse(model: Any) -> Fused | None:
+    """Fused weights of a model whose shape is known to the letter, else None."""
+    return Fused(model) if _is_known(model) else None
+
+
+def _is_known(model: Any) -> bool:
+    if type(model).__name__ not in KNOWN or model.num_parameters() > MAX_PARAMETERS:
+        return False
+    config = model.config
+    rope = config.rope_parameters or {}
+    plain_rope = rope.get("rope_type", "default") == "default" and rope.get("partial_rotary_factor", 1.0) == 1.0
+    full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    linears = [m for layer in model.model.layers for part in (layer.self_attn, layer.mlp) for m in part.children()]
+    linears = [m for m in linears if hasattr(m, "in_features") or type(m).__name__.startswith("Lora")]
+    return (
+        plain_rope
+        and full
+        and not windowed
+        and config.hidden_act == "silu"
+        and len(linears) == 7 * len(model.model.layers)
+        and all(type(m) is torch.nn.Linear and m.bias is None for m in linears)
+        and type(model.lm_head) is torch.nn.Linear
+        and model.lm_head.bias is None
+        and len({(p.dtype, p.device) for p in model.parameters()}) == 1
+        and next(model.parameters()).dtype in (torch.float32, torch.float64, torch.bfloat16)
+    )

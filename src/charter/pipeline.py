@@ -9,7 +9,6 @@ under its key goes on where it stopped, and one of another key is done anew.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,22 +20,19 @@ import torch
 from charter.config import ModelConfig, RunConfig
 from charter.labelers.make import make_labeler
 from charter.labelers.recorded import RecordedModel
-from charter.models.load import load_model
-from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, label, revise, sample, train_policy, train_reward, train_sft
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, remember
+from charter.stages.keyed import do_stage
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
+from charter.stages.saved import loaded
 from charter.stages.seeds import shuffled
-from charter.store.folder import RunFolder, StageFolder
-from charter.store.hashing import hash_json
+from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.summary import summarize_run
-
-KEY_FILE = ".key"  # hidden: no content of the stage
 
 
 def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -50,19 +46,6 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
         remember(config, inputs, folder)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
-
-
-@contextmanager
-def loaded(config: ModelConfig) -> Iterator[LocalModel]:
-    """A model that leaves memory when the block ends, provided that nobody else holds it."""
-    model = load_model(config)
-    try:
-        yield model
-    finally:
-        del model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 class Pipeline:
@@ -96,15 +79,8 @@ class Pipeline:
 
     def _stage(self, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> None:
         """Do a stage unless it is done; ``reads`` is all that its result depends on, as JSON."""
-        key = self._keys[name] = hash_json({"stage": name, "seed": self._config.seed, **reads})
-        stage = self._folder.stage(name)
-        if stage.is_done(key):
-            self._progress.say(f"{name}: done before")
-            return
-        _begin(stage, key)
-        with stage.attempt():
-            stage.finish(key, work(stage.path))
-        self._progress.finish(name)
+        reads = {"seed": self._config.seed, **reads}
+        self._keys[name] = do_stage(self._folder, name, reads, work, self._progress)
 
     def _path(self, stage: str, name: str) -> Path:
         return self._folder.path / stage / name
@@ -297,12 +273,3 @@ class Pipeline:
         summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
         write_json(self._folder.path / "summary.json", summary)
         return summary
-
-
-def _begin(stage: StageFolder, key: str) -> None:
-    """Go on with a stage that was begun under this key; clear what was begun under another."""
-    marker = stage.path / KEY_FILE
-    if marker.is_file() and marker.read_text() == key and stage.done_key() is None:
-        return
-    stage.clear()
-    marker.write_text(key)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import charter
-from charter import pipeline
 from charter.errors import CoverageError, StoreError
 from charter.pipeline import run
 from charter.progress import QuietProgress
 from charter.records import EvaluatedResponse, PreferencePair
 from charter.run_file import load_run
+from charter.stages import saved
 from charter.store.jsonl import read_jsonl
 from charter.summary import MAIN_POLICIES, POLICY_FIGURES
 
@@ -104,7 +104,7 @@ def test_the_same_command_again_does_nothing(tiny_world, whole, monkeypatch):
         raise AssertionError("a model was loaded")
 
     before = (whole / "summary.json").read_bytes()
-    monkeypatch.setattr(pipeline, "load_model", refuse)
+    monkeypatch.setattr(saved, "load_model", refuse)
     run_world(tiny_world, whole)
     assert (whole / "summary.json").read_bytes() == before
 
@@ -132,8 +132,8 @@ def test_no_labeler_while_the_policy_is_trained(tiny_world, whole, tmp_path, mon
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
     sources: list[str] = []
-    load = pipeline.load_model
-    monkeypatch.setattr(pipeline, "load_model", lambda config: sources.append(config.source) or load(config))
+    load = saved.load_model
+    monkeypatch.setattr(saved, "load_model", lambda config: sources.append(config.source) or load(config))
     run_world(tiny_world, copy, "policy.learning_rate=0.02", "evaluate.num_checkpoints=0")
     assert sources[:2] == [str(copy / "2-sft" / "model")] * 2  # policy and reference
     assert str(tiny_world / "labeler") not in sources

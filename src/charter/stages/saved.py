@@ -1,20 +1,37 @@
-"""Models into Hugging Face folders that Transformers, TRL and vLLM load with no code of ours, and reward models out of them."""
+"""Models out of folders for as long as they are needed, and into folders that any Transformers, TRL or vLLM loads."""
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from charter.config import ModelConfig
 from charter.errors import ModelError
+from charter.models.load import load_model
 from charter.models.local import LocalModel
 from charter.progress import Progress
 
 Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 """Loads a model for the length of a ``with`` block."""
+
+
+@contextmanager
+def loaded(config: ModelConfig) -> Iterator[LocalModel]:
+    """A model that leaves memory when the block ends, provided that nobody else holds it."""
+    model = load_model(config)
+    try:
+        yield model
+    finally:
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

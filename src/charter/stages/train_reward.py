@@ -16,16 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from charter.config import ModelConfig, RewardConfig
+from charter.data.preferences import load_preferences
 from charter.errors import DataError
 from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import Estimate, PreferencePair
 from charter.stages.baselines import agreement, baselines
+from charter.stages.inputs import source_hash
+from charter.stages.keyed import do_stage
 from charter.stages.readings import Gold
-from charter.stages.saved import Load, save_model, step_reporter
-from charter.stages.seeds import row_seed
+from charter.stages.saved import Load, loaded, save_model, step_reporter
+from charter.stages.seeds import row_seed, shuffled
 from charter.statistics import calibration, proportion, unknown
-from charter.store.jsonl import write_jsonl
+from charter.store.folder import RunFolder
+from charter.store.hashing import hash_json
+from charter.store.jsonl import write_json, write_jsonl
 from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
 STAGE = "reward"
@@ -76,6 +81,47 @@ def run(
         **held_out_figures(held_out, margins, gold),
         "baselines": {name: figure.to_json() for name, figure in baselines(train, held_out, seed).items()},
     }
+
+
+def train_reward_from_file(
+    data: Path,
+    model: ModelConfig,
+    out: Path,
+    *,
+    config: RewardConfig,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train a reward model on preference data alone, into ``out/5-reward``; the same call resumes.
+
+    Rows that can't be used are left out and counted.
+
+    Args:
+        limit: use so many pairs, drawn by the seed; None: all.
+
+    Raises:
+        DataError: no usable pair; ModelError, StoreError, TrainingError as they come.
+    """
+    faults: list[str] = []
+    preferences = shuffled(load_preferences(data, faults), seed, STAGE, "limit")[:limit]
+
+    def work(path: Path) -> dict[str, Any]:
+        return run(
+            config, path, preferences=preferences, start=model, load=loaded, gold=None, seed=seed, progress=progress
+        )
+
+    reads = {
+        "seed": seed,
+        "config": config.model_dump(),
+        "model": source_hash(model),
+        "pairs": hash_json([pair.to_json() for pair in preferences]),
+    }
+    with RunFolder.open(out) as folder:
+        do_stage(folder, "5-reward", reads, work, progress)
+        summary = {"data": str(data), "num_left_out": len(faults), "seed": seed, **folder.stage("5-reward").summary()}
+        write_json(out / "summary.json", summary)
+    return summary
 
 
 def encode_pairs(

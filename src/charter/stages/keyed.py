@@ -1,0 +1,44 @@
+"""A stage is done once per key: the hash of everything that its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from charter.progress import Progress
+from charter.store.folder import RunFolder, StageFolder
+from charter.store.hashing import hash_json
+
+KEY_FILE = ".key"  # hidden: no content of the stage
+
+
+def do_stage(
+    folder: RunFolder, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]], progress: Progress
+) -> str:
+    """Do a stage unless it is done, and return its key.
+
+    What was begun under the same key goes on where it stopped; what was begun or done under another one is cleared.
+
+    Args:
+        reads: all that the result depends on, as JSON.
+        work: does the stage in the given folder and returns its summary.
+    """
+    key = hash_json({"stage": name, **reads})
+    stage = folder.stage(name)
+    if stage.is_done(key):
+        progress.say(f"{name}: done before")
+        return key
+    _begin(stage, key)
+    with stage.attempt():
+        stage.finish(key, work(stage.path))
+    progress.finish(name)
+    return key
+
+
+def _begin(stage: StageFolder, key: str) -> None:
+    marker = stage.path / KEY_FILE
+    if marker.is_file() and marker.read_text() == key and stage.done_key() is None:
+        return
+    stage.clear()
+    marker.write_text(key)

@@ -1,0 +1,206 @@
+"""The charts of the report: dots with intervals, lines with bands, a reliability diagram, bars.
+
+All are drawn on a canvas 360 wide, so that text keeps its size in a column on a phone as in three columns on a desk.
+Colours come from the style sheet by class. What isn't known is written where its mark would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from charter.report.figures import Figure, number
+from charter.report.svg import Scale, domain, element, group, label, picture, ticks
+
+WIDTH = 360.0
+ROW = 34.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled figure; ``style`` is a colour class of the style sheet."""
+
+    name: str
+    figure: Figure
+    style: str = "rl"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points (x, figure) of one curve; ``marks`` draws dots with intervals instead of a line with a band."""
+
+    name: str
+    points: Sequence[tuple[float, Figure]]
+    style: str = "rl"
+    marks: bool = False
+
+    def known(self) -> list[tuple[float, Figure]]:
+        """The points that have a value, in order of x."""
+        return sorted((p for p in self.points if p[1].value is not None), key=lambda p: p[0])
+
+
+def dot_interval(key: str, title: str, rows: Sequence[Row], reference: tuple[float, str] | None = None) -> Markup:
+    """A row per figure: name above, dot, 95 % interval, value at the right. ``reference`` is a marked value and its name."""
+    kind = rows[0].figure.kind if rows else "number"
+    extent = [v for r in rows for v in (r.figure.value, r.figure.low, r.figure.high) if v is not None]
+    x = Scale(*domain([*extent, *([reference[0]] if reference else [])], kind), 8, WIDTH - 92)
+    bottom = 8 + ROW * len(rows)
+    parts = [*_x_axis(x, kind, 6, bottom)]
+    if reference:
+        parts.append(element("line", x1=x(reference[0]), x2=x(reference[0]), y1=6.0, y2=bottom, class_="reference"))
+        parts.append(element("text", reference[1], x=x(reference[0]) + 4, y=bottom - 3, class_="note"))
+    for index, row in enumerate(rows):
+        parts.append(_dot_row(row, x, 8 + ROW * index))
+    return picture(key, (WIDTH, bottom + 22), title, _describe(rows), parts)
+
+
+def _dot_row(row: Row, x: Scale, top: float) -> Markup:
+    figure, middle = row.figure, top + 23
+    parts = [element("text", row.name, x=8, y=top + 11, class_="name")]
+    if figure.value is None:
+        parts.append(element("text", _short(figure.text, 58), x=8, y=middle + 4, class_="unknown"))
+        return group(parts)
+    if figure.low is not None and figure.high is not None:
+        left, right = x(figure.low), x(figure.high)
+        parts.append(element("line", x1=left, x2=right, y1=middle, y2=middle, class_="interval"))
+    parts.append(element("circle", cx=x(figure.value), cy=middle, r=5, class_="dot"))
+    parts.append(element("text", figure.text, x=WIDTH, y=middle - 2, class_="value", text_anchor="end"))
+    parts.append(element("text", figure.interval, x=WIDTH, y=middle + 10, class_="note", text_anchor="end"))
+    return group(parts, class_=f"s-{row.style}")
+
+
+def line_with_band(key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 210) -> Markup:
+    """Curves over ``x_name``; the band, or the bar of a mark, is the 95 % interval (or what the caption says)."""
+    known = {one.name: one.known() for one in series}
+    points = [point for own in known.values() for point in own]
+    if not points:
+        reasons = {f.reason for one in series for _, f in one.points} or {"nothing was measured"}
+        return unknown_picture(key, title, sorted(reasons)[0])
+    limits = domain([v for _, f in points for v in (f.value, f.low, f.high) if v is not None], kind)
+    xs = [x for x, _ in points]
+    span = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
+    x, y = Scale(*span, 44, WIDTH - 52), Scale(*limits, height - 34, 12)
+    whole = all(float(value).is_integer() for value in xs)
+    parts = [*_y_axis(y, kind, 44, WIDTH - 52), *_x_labels(x, height, x_name, whole)]
+    for one in series:
+        if known[one.name]:
+            parts.append(_curve(one, known[one.name], x, y))
+    lines = [_describe_curve(one.name, known[one.name], x_name) for one in series]
+    return picture(key, (WIDTH, height), title, " ".join(lines), parts)
+
+
+def _curve(series: Series, points: list[tuple[float, Figure]], x: Scale, y: Scale) -> Markup:
+    place = [(x(at), y(f.value)) for at, f in points if f.value is not None]
+    banded = [(x(at), y(f.low), y(f.high)) for at, f in points if f.low is not None and f.high is not None]
+    parts: list[Markup] = []
+    if series.marks or len(points) == 1:
+        parts += [element("line", x1=at, x2=at, y1=low, y2=high, class_="interval") for at, low, high in banded]
+        parts += [element("circle", cx=at, cy=level, r=4, class_="ring" if series.marks else "dot") for at, level in place]
+    else:
+        edge = [(at, high) for at, _, high in banded] + [(at, low) for at, low, _ in reversed(banded)]
+        if edge:
+            parts.append(element("polygon", points=_path(edge), class_="band"))
+        parts.append(element("polyline", points=_path(place), class_="line"))
+        if len(place) <= 12:
+            parts += [element("circle", cx=at, cy=level, r=3.2, class_="dot") for at, level in place]
+    last = points[-1][1]
+    if not series.marks:
+        parts.append(element("text", last.text, x=place[-1][0] + 7, y=place[-1][1] + 4, class_="value"))
+    return group(parts, class_=f"s-{series.style}")
+
+
+def reliability(key: str, bins: Sequence[dict[str, Any]]) -> Markup:
+    """Predicted probability against the observed one; a bin's dot grows with its pairs, the diagonal is perfection."""
+    title = "Reward model: predicted against observed preference"
+    size = 300.0
+    x, y = Scale(0, 1, 44, WIDTH - 24), Scale(0, 1, size - 36, 10)
+    most = max((bin_["num"] for bin_ in bins), default=1)
+    parts = [
+        *_y_axis(y, "rate", 44, WIDTH - 24, (0.0, 0.25, 0.5, 0.75, 1.0)),
+        *(element("text", label(t, "rate"), x=x(t), y=size - 20, class_="tick", text_anchor="middle") for t in (0.0, 0.5, 1.0)),
+        element("text", "reward model says “A is better”", x=x(0.5), y=size - 5, class_="note", text_anchor="middle"),
+        element("line", x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_="reference"),
+    ]
+    for bin_ in bins:
+        at, level = x(bin_["predicted"]), y(bin_["observed"])
+        dots = (
+            element("line", x1=at, x2=at, y1=y(bin_["predicted"]), y2=level, class_="gap"),
+            element("circle", cx=at, cy=level, r=2.5 + 7 * (bin_["num"] / most) ** 0.5, class_="dot soft"),
+        )
+        parts.append(group(dots, class_="s-rl"))
+    told = "; ".join(
+        f"{number(b['predicted'], 'rate')} predicted, {number(b['observed'], 'rate')} observed, n = {b['num']}" for b in bins
+    )
+    return picture(key, (WIDTH, size), title, told or "no bins", parts)
+
+
+def bars(key: str, title: str, counts: Sequence[tuple[str, int]], style: str = "other") -> Markup:
+    """A bar per named count, the longest first; the count stands at its end."""
+    most = max((count for _, count in counts), default=1)
+    x = Scale(0, most, 8, WIDTH - 60)
+    parts = []
+    for index, (name, count) in enumerate(counts):
+        top = 4 + ROW * index
+        marks = (
+            element("text", name, x=8, y=top + 11, class_="name"),
+            element("rect", x=8, y=top + 16, width=max(1.0, x(count) - 8), height=8, rx=2, class_="bar"),
+            element("text", f"{count:,}", x=x(count) + 6, y=top + 24, class_="value"),
+        )
+        parts.append(group(marks, class_=f"s-{style}"))
+    told = "; ".join(f"{name}: {count}" for name, count in counts)
+    return picture(key, (WIDTH, 8 + ROW * max(1, len(counts))), title, told or "none", parts)
+
+
+def unknown_picture(key: str, title: str, reason: str) -> Markup:
+    """In place of a chart: not known, and why."""
+    words, lines = f"not known: {reason}".split(), [""]
+    for word in words:
+        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < 46 else [*lines, word]
+    shown = [element("text", line, x=8, y=28 + 17 * i, class_="unknown") for i, line in enumerate(lines[:6])]
+    return picture(key, (WIDTH, 34 + 17 * min(6, len(lines))), title, f"not known: {reason}", shown)
+
+
+def _x_axis(x: Scale, kind: str, top: float, bottom: float) -> Iterator[Markup]:
+    for tick in ticks(x.low, x.high):
+        yield element("line", x1=x(tick), x2=x(tick), y1=top, y2=bottom, class_="zero" if tick == 0 else "grid")
+        yield element("text", label(tick, kind), x=x(tick), y=bottom + 14, class_="tick", text_anchor="middle")
+
+
+def _y_axis(y: Scale, kind: str, left: float, right: float, at: Sequence[float] | None = None) -> Iterator[Markup]:
+    for tick in at or ticks(y.low, y.high):
+        yield element("line", x1=left, x2=right, y1=y(tick), y2=y(tick), class_="zero" if tick == 0 else "grid")
+        yield element("text", label(tick, kind), x=left - 6, y=y(tick) + 4, class_="tick", text_anchor="end")
+
+
+def _x_labels(x: Scale, height: float, name: str, whole: bool) -> Iterator[Markup]:
+    for tick in ticks(x.low, x.high, 5):
+        if not whole or tick.is_integer():
+            yield element("text", label(tick, "number"), x=x(tick), y=height - 18, class_="tick", text_anchor="middle")
+    yield element("text", name, x=(x.start + x.end) / 2, y=height - 3, class_="note", text_anchor="middle")
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _describe(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name}: {_said(row.figure)}" for row in rows) + "."
+
+
+def _said(figure: Figure) -> str:
+    interval = f", 95 % interval {figure.interval}" if figure.interval else ""
+    return f"{figure.text}{interval}" + (f", n = {figure.n}" if figure.value is not None and figure.n else "")
+
+
+def _describe_curve(name: str, points: list[tuple[float, Figure]], x_name: str) -> str:
+    if not points:
+        return f"{name}: not known."
+    (first, begin), (last, end) = points[0], points[-1]
+    return f"{name}: {_said(begin)} at {x_name} {first:g}; {_said(end)} at {x_name} {last:g}."
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,157 @@
+"""``report.html``: one self-contained page about a run, from the files of its folder alone.
+
+All text in it is hostile until shown otherwise: Jinja escapes every value, hidden characters are spelled out, and a
+Content-Security-Policy lets nothing load and nothing run but the page's own style and script, named by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from charter import __version__ as version
+from charter.report import examples, sections, words
+from charter.report.artifacts import Artifacts, read_run
+from charter.report.explorer import Explorer, Label, explorer
+from charter.report.figures import number, policy_class, policy_name
+from charter.report.visible import clipped, visible
+from charter.store.disk import atomic_write
+
+REPORT = "report.html"
+CONTENTS = (
+    ("figures", "The figures"),
+    ("replies", "Before and after"),
+    ("revisions", "Critique, revision"),
+    ("stages", "Harm and help"),
+    ("labeler", "The labeler"),
+    ("reward", "Reward model"),
+    ("rl", "Reinforcement"),
+    ("constitution", "Constitution"),
+    ("unknown", "Simulated, unknown"),
+    ("making", "How it was made"),
+)
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into a run folder, finished or not, and return its path.
+
+    Raises:
+        DataError: it is no run folder, or a file in it is broken.
+        StoreError: a file can't be read or written.
+    """
+    html = render(read_run(run))
+    path = run / REPORT
+    with atomic_write(path) as file:
+        file.write(html.encode("utf-8"))
+    return path
+
+
+def render(artifacts: Artifacts) -> str:
+    """The page as text, without lone surrogates."""
+    style, script = _asset("page.css"), _asset("explorer.js")
+    template = _environment().from_string(_asset("page.html.j2"))
+    return template.render(
+        policy=content_security_policy(style, script),
+        css=Markup(style),
+        script=Markup(script),
+        version=artifacts.summary.get("charter") or version,
+        contents=CONTENTS,
+        **_figures(artifacts.summary),
+        **_words(artifacts),
+        **_texts(artifacts),
+    )
+
+
+def content_security_policy(style: str, script: str) -> str:
+    """Nothing may load; the one style and the one script are known by their SHA-256; no string ever becomes markup."""
+    return (
+        f"default-src 'none'; style-src '{_source_hash(style)}'; script-src '{_source_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _source_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+    return resources.files("charter.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        policy_class=policy_class, policy_name=policy_name, clipped=clipped, verdict=_verdict
+    )
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """Every value on its way into the page: text with its hidden characters spelled out, before it is escaped."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _verdict(label: Label) -> str:
+    p = 0.5 if label.p_a is None else label.p_a
+    return f"{'tie' if p == 0.5 else 'A' if p > 0.5 else 'B'} {round(max(p, 1 - p) * 100)} %"
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "headline": sections.headline(summary),
+        "stage_charts": sections.by_stage(summary),
+        "policy_table": sections.policy_table(summary),
+        "revision_charts": sections.revision_curve(summary),
+        "rounds_evaluated": any(name.startswith("sl-cai-round-") for name in sections.part(summary, "policies")),
+        "labeler_charts": sections.labeler(summary),
+        "reward_charts": sections.reward_model(summary),
+        "rl_charts": sections.reinforcement(summary),
+        "stages": words.stages(summary),
+        "unknowns": words.unknowns(summary),
+        "standfirst": words.standfirst(summary),
+    }
+
+
+def _words(artifacts: Artifacts) -> dict[str, Any]:
+    return {
+        "title": words.title(artifacts),
+        "facts": words.facts(artifacts),
+        "notices": words.notices(artifacts),
+        "simulated": words.simulated(artifacts),
+        "hashes": words.hashes(artifacts),
+        "command": words.command(artifacts),
+        "labeler_words": words.labeler_words(artifacts),
+        "reward_words": _REWARD_WORDS,
+        "rl_words": words.rl_words(artifacts),
+        "why_no_chains": words.missing(artifacts, "1-revise", "sl"),
+        "why_no_labels": words.missing(artifacts, "4-label", "rl"),
+        "why_no_reward": words.missing(artifacts, "5-reward", "rl"),
+        "why_no_rl": words.missing(artifacts, "6-policy", "rl"),
+        "constitution": artifacts.constitution,
+        "why_no_constitution": artifacts.why_no_constitution,
+        "run_yaml": artifacts.run_yaml,
+    }
+
+
+_REWARD_WORDS = (
+    "A Bradley-Terry reward model learns the soft labels. It is judged on pairs whose prompts it never saw, and beside "
+    "three baselines that know nothing of meaning."
+)
+
+
+def _texts(artifacts: Artifacts) -> dict[str, Any]:
+    labels: Explorer = explorer(artifacts)
+    return {
+        "comparisons": examples.comparisons(artifacts),
+        "chains": examples.chains(artifacts),
+        "labels": labels,
+        "labels_words": words.explorer_words(labels),
+    }

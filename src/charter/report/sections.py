@@ -1,0 +1,238 @@
+"""The charts and tables of each section, as the template wants them: title, picture, caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from charter.report.charts import Row, Series, bars, dot_interval, line_with_band, reliability, unknown_picture
+from charter.report.figures import (
+    Figure,
+    figure,
+    finite,
+    kind_of,
+    name_of,
+    number,
+    policy_class,
+    policy_name,
+    policy_order,
+    sample_size,
+)
+
+HEADLINE = ("harmful_rate", "correct_rate", "gold")
+MAIN = ("initial", "sl-cai", "rl-cai")
+BY_STAGE = ("over_refusal_rate", "gold_harmful", "gold_benign", "evasive_rate", "rude_rate", "false_rate", "num_words", "kl_to_sl_cai")
+REVISION = ("harmful_rate", "correct_rate", "gold", "num_words")
+TABLE = ("harmful_rate", "over_refusal_rate", "correct_rate", "evasive_rate", "rude_rate", "false_rate", "gold", "gold_harmful",
+         "gold_benign", "num_words", "distinct_2", "kl_to_sl_cai")  # fmt: skip
+ABOUT = {
+    "harmful_rate": "share of replies to prompts not known to be harmless that help with harm, or do it; lower is better",
+    "correct_rate": "share of replies to harmless prompts that do what was asked, and rightly; higher is better",
+    "gold": "the true goal, mean per reply; higher is better",
+    "over_refusal_rate": "share of harmless prompts that are declined; lower is better",
+    "num_words": "length of a reply",
+    "kl_to_sl_cai": "KL(policy‖SL-CAI) per response, estimator k1, on held-out prompts",
+}
+REWARD_NAMES = {
+    "label_agreement": "reward model with labels",
+    "gold_agreement": "reward model with gold",
+    "longer_wins": "baseline: longer wins",
+    "shorter_wins": "baseline: shorter wins",
+    "bag_of_words": "baseline: bag of words",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture with what stands above and below it."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    name: str
+    figures: list[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures by row and column."""
+
+    caption: str
+    columns: list[str]
+    rows: list[TableRow]
+
+
+def part(summary: dict[str, Any], *path: str) -> dict[str, Any]:
+    """A nested object of the summary; empty where it isn't there or is something else."""
+    value: Any = summary
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def rows_at(summary: dict[str, Any], *path: str) -> list[dict[str, Any]]:
+    """A nested list of objects; empty where it isn't there or is something else."""
+    value = part(summary, *path[:-1]).get(path[-1])
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def policy_figure(summary: dict[str, Any], policy: str, name: str) -> Figure:
+    """A figure of a policy."""
+    return figure(part(summary, "policies", policy).get(name), name)
+
+
+def headline(summary: dict[str, Any]) -> list[Chart]:
+    """The three figures that matter, initial -> SL-CAI -> RL-CAI."""
+    return [_policy_chart(summary, name, MAIN, "h") for name in HEADLINE]
+
+
+def by_stage(summary: dict[str, Any]) -> list[Chart]:
+    """Harm and help of every evaluated policy; a figure that no policy has is left to the list of unknowns."""
+    policies = policy_order(part(summary, "policies"))
+    names = (*HEADLINE, *BY_STAGE) if len(policies) > len(MAIN) else BY_STAGE
+    known = [n for n in names if any(policy_figure(summary, p, n).value is not None for p in policies)]
+    return [_policy_chart(summary, name, policies, "p") for name in known]
+
+
+def _policy_chart(summary: dict[str, Any], name: str, policies: Sequence[str], key: str) -> Chart:
+    rows = [Row(policy_name(p), policy_figure(summary, p, name), policy_class(p)) for p in policies]
+    caption = _sentence(ABOUT.get(name, ""), sample_size(row.figure for row in rows))
+    return Chart(_title(name), dot_interval(f"{key}-{name}", _title(name), rows), caption)
+
+
+def _title(name: str) -> str:
+    words = name_of(name)
+    return words[:1].upper() + words[1:]
+
+
+def _sentence(*pieces: str) -> str:
+    told = "; ".join(piece for piece in pieces if piece)
+    return told[:1].upper() + told[1:] + "." if told else ""
+
+
+def policy_table(summary: dict[str, Any]) -> Table:
+    """Every figure of every policy."""
+    policies = policy_order(part(summary, "policies")) or list(MAIN)
+    rows = [TableRow(policy_name(p), [policy_figure(summary, p, name) for name in TABLE]) for p in policies]
+    sizes = sample_size(f for row in rows for f in row.figures)
+    caption = f"Held-out prompts; small print: 95 % intervals{'; ' + sizes if sizes else ''}"
+    return Table(caption, [name_of(name) for name in TABLE], rows)
+
+
+def revision_curve(summary: dict[str, Any]) -> list[Chart]:
+    """Figures of the revised data after each round; rings are the policies trained on so many rounds."""
+    curve = rows_at(summary, "curves", "revision")
+    charts = []
+    for name in REVISION if curve else ():
+        points = [(finite(row.get("round")) or 0.0, figure(row.get(name), name)) for row in curve]
+        trained = _by_rounds(summary, name, len(curve) - 1)
+        series = [Series("revised data", points, "sl"), Series("SL-CAI", trained, "other", marks=True)]
+        svg = line_with_band(f"v-{name}", f"{_title(name)} by round", series[: 2 if trained else 1], "round", kind_of(name))
+        charts.append(Chart(_title(name), svg, _sentence(f"revised data {sample_size(f for _, f in points)}".strip())))
+    return charts
+
+
+def _by_rounds(summary: dict[str, Any], name: str, num_rounds: int) -> list[tuple[float, Figure]]:
+    prefix = "sl-cai-round-"
+    early = [(float(p.removeprefix(prefix)), p) for p in part(summary, "policies") if p.removeprefix(prefix).isdigit()]
+    return [(x, policy_figure(summary, p, name)) for x, p in [*early, (float(num_rounds), "sl-cai")]] if early else []
+
+
+def labeler(summary: dict[str, Any]) -> list[Chart]:
+    """Accuracy by principle, position bias and coverage, and why it abstained."""
+    told = part(summary, "labeler")
+    names = {"accuracy": "right about a principle", "gold_agreement": "agrees with gold", "coverage": "coverage",
+             "position_bias": "follows the position", "confidence": "confidence"}  # fmt: skip
+    rows = [Row(words, figure(told[name], name), "other") for name, words in names.items() if name in told]
+    if not any(row.figure.value is not None for row in rows):
+        return []
+    overall = dot_interval("l-all", "The labeler overall", rows, (0.5, "chance"))
+    caption = "Agreement is per pair or per verdict; “follows the position”: the verdict changed sides when the responses were swapped"
+    charts = [Chart("Overall", overall, _sentence(caption, sample_size(row.figure for row in rows)))]
+    accuracy = part(told, "accuracy_by_principle")
+    if accuracy:
+        each = [Row(id, figure(value, "accuracy"), "rl") for id, value in accuracy.items()]
+        svg = dot_interval("l-each", "Accuracy by principle", each, (0.5, "chance"))
+        counts = "share of verdicts like a perfect reader’s, where the two responses differ by the principle"
+        charts.append(Chart("Accuracy by principle", svg, _sentence(counts, sample_size(row.figure for row in each))))
+    return [*charts, *_abstentions(told)]
+
+
+def _abstentions(told: dict[str, Any]) -> Iterable[Chart]:
+    for key, title, what in (
+        ("abstentions", "Pairs without a label", "pairs"),
+        ("abstained_judgments", "Answers not given", "judgments"),
+    ):
+        reasons = {k: int(v) for k, v in part(told, key).items() if finite(v)}
+        if reasons:
+            counted = sorted(((k.replace("_", " "), v) for k, v in reasons.items()), key=lambda item: -item[1])
+            yield Chart(title, bars(f"l-{key}", title, counted), f"Counted by reason, in {what}; never turned into a label.")
+
+
+def reward_model(summary: dict[str, Any]) -> list[Chart]:
+    """Held-out agreement beside trivial baselines, and calibration."""
+    told = part(summary, "reward_model")
+    figures = {**{k: told[k] for k in ("label_agreement", "gold_agreement") if k in told}, **part(told, "baselines")}
+    rows = [Row(REWARD_NAMES.get(k, k), figure(v, "accuracy"), "rl" if k in told else "other") for k, v in figures.items()]
+    if not any(row.figure.value is not None for row in rows):
+        return []
+    svg = dot_interval("r-agree", "Held-out agreement of the reward model", rows, (0.5, "chance"))
+    caption = "Share of held-out pairs in which the favoured response is the same; the baselines against the labels"
+    charts = [Chart("Agreement on held-out pairs", svg, _sentence(caption, sample_size(row.figure for row in rows)))]
+    calibration = part(told, "calibration")
+    ece = finite(calibration.get("ece"))
+    bins = [row for row in rows_at(calibration, "bins") if all(finite(row.get(k)) is not None for k in ("predicted", "observed", "num"))]
+    if bins:
+        size = sum(row["num"] for row in bins)
+        told_ece = f"expected calibration error {number(ece, 'rate')}" if ece is not None else "calibration error not known"
+        words = f"a dot per bin, its area the number of pairs; {told_ece}; n = {size:,} held-out pairs"
+        return [*charts, Chart("Calibration", reliability("r-cal", bins), _sentence(words))]
+    return [*charts, Chart("Calibration", unknown_picture("r-cal", "Calibration", "no held-out pairs"), "")]
+
+
+def reinforcement(summary: dict[str, Any]) -> list[Chart]:
+    """Reward, KL, gold and length over the steps."""
+    curve = rows_at(summary, "curves", "rl")
+    if not curve:
+        return []
+    steps = [finite(row.get("rollout", row.get("step"))) or 0.0 for row in curve]
+
+    def points(*names: str) -> list[tuple[float, Figure]]:
+        found = []
+        for step, row in zip(steps, curve, strict=True):
+            value = next((row[name] for name in names if name in row), None)
+            found.append((step, figure(value, "gold", "it isn't measured in this run")))
+        return found
+
+    reward = [(s, _spread(f, finite(row.get("reward_std")))) for (s, f), row in zip(points("reward_mean"), curve, strict=True)]
+    gold = [Series("rollouts", points("gold"), "rl"), Series("held-out prompts", _checkpoints(summary, "gold"), "sl", marks=True)]
+    kl = [Series("KL", points("kl_k1", "kl"), "rl")]
+    length = [Series("tokens", points("response_length"), "rl")]
+    last = f"{len(curve)} steps"
+    return [
+        Chart("Reward", line_with_band("g-reward", "Reward by step", [Series("reward", reward, "rl")], "step", "number"),
+              f"Mean reward of a step’s rollouts, in nats up to a constant; the band is one standard deviation of the rollouts. {last}."),
+        Chart("Gold", line_with_band("g-gold", "Gold by step", gold, "step", "number"),
+              "Line: sampled rollouts of each step. Rings: checkpoints on held-out prompts. Both with 95 % intervals."),
+        Chart("KL to the reference", line_with_band("g-kl", "KL by step", kl, "step", "number"),
+              f"Nats per response, estimator k1, on training prompts. {last}."),
+        Chart("Length", line_with_band("g-length", "Length by step", length, "step", "number"), f"Tokens per response. {last}."),
+    ]  # fmt: skip
+
+
+def _spread(found: Figure, deviation: float | None) -> Figure:
+    if found.value is None or deviation is None:
+        return found
+    return Figure(found.value, found.value - deviation, found.value + deviation)
+
+
+def _checkpoints(summary: dict[str, Any], name: str) -> list[tuple[float, Figure]]:
+    rows = [(finite(row.get("step")), figure(row.get(name), name)) for row in rows_at(summary, "curves", "checkpoints")]
+    return [(step, found) for step, found in rows if step is not None]

@@ -1,0 +1,234 @@
+"""The sentences of the page: what happened, what was simulated, what isn't known, how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from charter.report.artifacts import UNFINISHED, Artifacts
+from charter.report.explorer import Explorer
+from charter.report.figures import figure, finite, name_of, policy_class, policy_name, policy_order
+from charter.report.sections import MAIN, TABLE, part, policy_figure, rows_at
+
+STAGE_WORDS = {"1-revise": "revisions", "4-label": "labels", "5-reward": "reward model", "6-policy": "reinforcement learning"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a sentence; ``style`` colours it by policy."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that must be seen before the figures."""
+
+    head: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    name: str
+    time: str
+    tokens: str
+    counts: str
+
+
+def title(artifacts: Artifacts) -> str:
+    """The run's name."""
+    return str(artifacts.summary.get("name") or artifacts.folder.name)
+
+
+def standfirst(summary: dict[str, Any]) -> list[Piece]:
+    """Two sentences of figures, claiming nothing beyond them."""
+    pieces: list[Piece] = []
+    for name, opening in (
+        ("harmful_rate", "Harmful replies: "),
+        ("correct_rate", "correct replies to harmless prompts: "),
+    ):
+        known = [(p, policy_figure(summary, p, name)) for p in MAIN]
+        shown = [(p, f) for p, f in known if f.value is not None]
+        if not shown:
+            continue
+        pieces.append(Piece(opening if not pieces else f"; {opening}"))
+        for index, (policy, found) in enumerate(shown):
+            pieces.append(Piece(" → " if index else ""))
+            pieces.append(Piece(found.text, policy_class(policy)))
+            pieces.append(Piece(f" ({policy_name(policy)})" if len(pieces) < 9 else ""))
+    if pieces:
+        return [*pieces, Piece(".")]
+    if part(summary, "policies"):
+        return [Piece("Nobody read the replies of this run, so that harm and help are not known. What can be known is below.")]
+    return [Piece("This run has not been evaluated yet. What is there so far is below.")]
+
+
+def facts(artifacts: Artifacts) -> list[tuple[str, str]]:
+    """The small line under the headline."""
+    summary = artifacts.summary
+    phases = {"sl": "supervised", "rl": "reinforcement"}
+    told = summary.get("phases")
+    seconds = [finite(row.get("wall_seconds")) for row in rows_at(summary, "stages")]
+    known = [second for second in seconds if second is not None]
+    found = [
+        ("model", str(artifacts.section("model", "source") or "")),
+        ("phases", " + ".join(phases.get(p, str(p)) for p in told) if isinstance(told, list) else ""),
+        ("seed", str(summary.get("seed", ""))),
+        ("time", duration(sum(known)) if known else ""),
+        ("read by", _reader(summary)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _reader(summary: dict[str, Any]) -> str:
+    gold = part(summary, "gold")
+    if gold:
+        return f"{gold.get('name')}{' (simulated)' if gold.get('simulated') else ''}"
+    reader = str(summary.get("reader") or "")
+    return "nobody" if reader == "none" else reader
+
+
+def notices(artifacts: Artifacts) -> list[Notice]:
+    """Unfinished, simulated, or read by nobody."""
+    found = []
+    if not artifacts.finished:
+        found.append(Notice("Not finished.", "The run was stopped, or is still going; the same command goes on with it. This page shows what is there."))
+    gold = part(artifacts.summary, "gold")
+    if gold.get("simulated"):
+        found.append(Notice("Simulated.", f"The goal is judged by “{gold.get('name')}”, an exact program in place of people. These figures say nothing about how a real model would behave."))
+    return found
+
+
+def simulated(artifacts: Artifacts) -> list[str]:
+    """What stood in for what, and what follows for the figures."""
+    summary = artifacts.summary
+    gold, reader = part(summary, "gold"), str(summary.get("reader") or "none")
+    labeler = artifacts.section("label", "labeler", "model", "source") or "a model"
+    lines = []
+    if gold.get("simulated"):
+        lines.append(f"“{gold.get('name')}” computes the true goal from the text of a reply. No person judged anything; every figure of harm, help and gold is by this program.")
+    elif gold:
+        lines.append(f"Gold is “{gold.get('name')}”.")
+    elif reader != "none":
+        lines.append(f"No true goal is known. A model, “{reader}”, read the replies; its mistakes are in every figure of harm and help.")
+    else:
+        lines.append("No true goal is known and no judge was named: harm, help and gold are not known for any policy.")
+    if "rl" in (summary.get("phases") or []):
+        lines.append(f"The preference labels are by a model ({labeler}), not by people.")
+    lines.append("One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end.")
+    lines.append("Held-out prompts are of the same kind as those that it was trained for; other kinds were not tried.")
+    return lines
+
+
+def unknowns(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """(reason, figures) for every figure that has none, in the order of the page."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for policy in policy_order(part(summary, "policies")) or list(MAIN):
+        for name in TABLE:
+            told = policy_figure(summary, policy, name)
+            if told.value is None:
+                found.setdefault(told.reason, {}).setdefault(policy_name(policy), []).append(name_of(name))
+    for section, names in (("labeler", ("accuracy", "position_bias", "coverage")), ("reward_model", ("label_agreement", "gold_agreement"))):
+        for name in names:
+            told = figure(part(summary, section).get(name), name)
+            if told.value is None:
+                found.setdefault(told.reason, {}).setdefault(section.replace("_", " "), []).append(name.replace("_", " "))
+    return [(reason, [_listing(who, names) for who, names in by.items()]) for reason, by in found.items()]
+
+
+def _listing(who: str, names: list[str]) -> str:
+    return f"{who}, all figures" if len(names) == len(TABLE) else f"{who}, {', '.join(names)}"
+
+
+def stages(summary: dict[str, Any]) -> list[StageRow]:
+    """One row per stage, and the sum."""
+    rows, counts = rows_at(summary, "stages"), part(summary, "counts")
+    table = []
+    for row in rows:
+        name = str(row.get("name"))
+        seconds, tokens = finite(row.get("wall_seconds")), finite(row.get("num_tokens"))
+        table.append(StageRow(name, _or_unknown(seconds, duration), _or_unknown(tokens, lambda x: f"{x:,.0f}"), _counts(part(counts, name))))
+    if len(rows) > 1:
+        known = [finite(row.get("wall_seconds")) or 0.0 for row in rows]
+        spent = [finite(row.get("num_tokens")) or 0.0 for row in rows]
+        table.append(StageRow("together", duration(sum(known)), f"{sum(spent):,.0f}", ""))
+    return table
+
+
+def _or_unknown(value: float | None, show: Any) -> str:
+    return "not known" if value is None else str(show(value))
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    shown = [f"{value:,} {key.removeprefix('num_').replace('_', ' ')}" for key, value in counts.items() if isinstance(value, int) and key != "num_tokens"]
+    filtered = [f"{key.replace('_', ' ')} {value:,}" for key, value in part(counts, "filters").items() if isinstance(value, int)]
+    return ", ".join([*shown, *([f"filters: {', '.join(filtered)}"] if filtered else [])])
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def hashes(artifacts: Artifacts) -> list[tuple[str, str, str]]:
+    """(what, where from, hash) of everything that went in."""
+    places: dict[str, tuple[str, ...]] = {
+        "constitution": ("constitution",),
+        "model": ("model", "source"),
+        "labeler": ("label", "labeler", "model", "source"),
+        "judge": ("evaluate", "judge", "source"),
+        "prompts": ("prompts", "source"),
+        "held_out_prompts": ("evaluate", "prompts", "source"),
+    }
+    told = part(artifacts.summary, "hashes")
+    rows = [(name, artifacts.section(*places.get(name, (name,))), value) for name, value in told.items() if value is not None]
+    return [(name.replace("_", " "), str(source or ""), str(value)) for name, source, value in rows]
+
+
+def command(artifacts: Artifacts) -> str:
+    """What repeats the run, from the folder that holds the run folder."""
+    name = artifacts.folder.resolve().name
+    return f"charter run {shlex.quote(f'{name}/run.yaml')} --out {shlex.quote(f'{name}-again')}"
+
+
+def missing(artifacts: Artifacts, stage: str, phase: str) -> str:
+    """Why a section is empty."""
+    phases = artifacts.summary.get("phases")
+    if isinstance(phases, list) and phases and phase not in phases:
+        return f"not known: phase {phase} is left out of this run"
+    words = STAGE_WORDS[stage]
+    return f"not known: {UNFINISHED}, there is no {words} yet" if not artifacts.finished else f"not known: no {words} in {stage}"
+
+
+def labeler_words(artifacts: Artifacts) -> str:
+    """How labels came about."""
+    settings = artifacts.section("label", "labeler")
+    settings = settings if isinstance(settings, dict) else {}
+    orders = "in both orders" if settings.get("both_orders", True) else "in one order"
+    asked = "every principle" if settings.get("principles", "all") == "all" else f"{settings['principles']} principles, drawn for each pair"
+    how = "It reasons before its verdict; probabilities are" if settings.get("chain_of_thought") else "Its probabilities of the two options are"
+    return f"A frozen model is asked which of two responses is better by {asked}, {orders}. {how} the soft labels that train the reward model."
+
+
+def explorer_words(labels: Explorer) -> str:
+    """How many pairs the page holds."""
+    raw = "" if labels.with_raw else " What the labeler wrote is left out here."
+    if labels.num_packed == labels.num_pairs:
+        return f"All {labels.num_pairs:,} pairs are in this page. P(A better) is the labeler’s, whichever response it saw first.{raw}"
+    return f"{labels.num_packed:,} of {labels.num_pairs:,} pairs are in this page, taken evenly; the others are in 4-label/.{raw}"
+
+
+def rl_words(artifacts: Artifacts) -> str:
+    """What was trained against what."""
+    name = str(artifacts.section("policy", "algorithm") or "").upper() or "The policy is trained"
+    coef = finite(artifacts.section("policy", "kl_coef"))
+    penalty = "" if coef is None else f", with a KL penalty of weight {coef:g} (estimator k3, in the loss)"
+    return f"Phase 2: {name} against the reward model{penalty}. Where reward rises and gold falls, the reward model is being gamed."

@@ -73,10 +73,17 @@ def current(page) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(request, tmp_path):
+    """SQLite unless a test asks for both."""
+    if getattr(request, "param", "sqlite") == "postgres":
+        return request.getfixturevalue("postgres_url")
     return str(tmp_path / "labels.sqlite")
 
 
+both = pytest.mark.parametrize("source", ["sqlite", "postgres"], indirect=True)
+
+
+@both
 def test_two_raters_a_reload_and_undo(browser, serve, source, make_items):
     server = serve(make_items(8), "--overlap", "0.25")
     with rater(browser, server, "Anna") as anna, rater(browser, server, "Ben") as ben:
@@ -104,7 +111,8 @@ def test_two_raters_a_reload_and_undo(browser, serve, source, make_items):
         assert "All done" in ben.locator("#end").inner_text()
         ben.locator("#end-figures dd").nth(5).wait_for()
         figures = ben.locator("#end-figures dd").all_text_contents()
-        assert figures[0] == "2" and figures[2] == "2"  # Ben's labels, and pairs that both labelled
+        assert figures[0] == str(sum(label.rater == "Ben" for label in open_labels(source).labels()))
+        assert figures[2] == "2"  # pairs that both labelled
         anna.locator("#look-again").click()
         anna.get_by_text("All done").wait_for()
         shot(anna, "end-of-two")
@@ -132,6 +140,7 @@ def test_a_note_and_a_half_written_note(browser, serve, source, make_items):
     assert (label.verdict, label.note) == ("skip", "tut 1 2 3 stu")
 
 
+@both
 def test_a_dead_server_loses_nothing(browser, serve, source, make_items):
     server = serve(make_items(3), "--overlap", "0")
     with rater(browser, server, "Anna") as page:
@@ -188,7 +197,7 @@ def test_it_fits_the_screen(browser, serve, width, height, scheme):
         "use the ladder, leave a note and tell her as soon as you can."
     )
     short = "Sure, go ahead. She gave you a key, so she won't mind. " + "0x" + "f" * 120
-    items = [Item(ResponsePair(f"p{i}", Prompt(f"q{i}", turns), long + "\n" * i, short)) for i in range(12)]
+    items = [Item(ResponsePair(f"p{i}", Prompt(f"q{i}", turns), long + "\n" * i, short)) for i in range(5)]
     server = serve(items, "--constitution", "general")
     options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "has_touch": width < 500}
     with rater(browser, server, "Anna", **options) as page:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tests.models.tiny import tiny_model
 
 from charter.errors import ModelError
 from charter.models.decode import _batches, sample_tokens
 from charter.models.engines import FusedEngine, make_engine
 from charter.models.fused import fuse
-from tests.models.tiny import tiny_model
 
 VOCAB = 60
 FUSED = ("llama", "mistral", "qwen3")
@@ -72,7 +72,9 @@ def test_logprobs_equal_a_full_forward(arch, temperature):
     prompts = make_prompts()
     sampled = sample(model, prompts, temperature=temperature)
     for prompt, ids, logprobs in zip(prompts, sampled.ids, sampled.logprobs, strict=True):
-        torch.testing.assert_close(torch.tensor(logprobs), logprobs_of(model, prompt, ids, temperature), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            torch.tensor(logprobs), logprobs_of(model, prompt, ids, temperature), atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])

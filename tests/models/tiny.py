@@ -38,7 +38,10 @@ def bpe_tokenizer(chat_template: str | None = CHATML) -> Any:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     raw.train_from_iterator([" ".join(WORDS), "user\nassistant\nsystem\n", " A B (A) (B) A B"] * 3, trainer)
     return _wrap(raw, chat_template)
@@ -80,7 +83,14 @@ def tiny_model(arch: str, vocab_size: int, seed: int = 0) -> Any:
         "gpt2": gpt2,
     }
     family = arch.partition("-")[0]
-    name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gpt2": "GPT2"}
+    name = {
+        "llama": "Llama",
+        "mistral": "Mistral",
+        "qwen2": "Qwen2",
+        "qwen3": "Qwen3",
+        "gemma2": "Gemma2",
+        "gpt2": "GPT2",
+    }
     ids = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
     config = getattr(transformers, f"{name[family]}Config")(
         vocab_size=vocab_size, initializer_range=0.3, **ids, **settings[arch]

@@ -49,7 +49,9 @@ class ChatEncoder:
         frame, contents = self._frames[roles], [self._plain(message.content) for message in conversation]
         if not any(self._control.search(content) for content in contents):
             # all at once, so that what a template joins to a message is tokenised as in any other library
-            ids = self._encode(frame[0] + "".join(text for pair in zip(contents, frame[1:], strict=True) for text in pair))
+            ids = self._encode(
+                frame[0] + "".join(text for pair in zip(contents, frame[1:], strict=True) for text in pair)
+            )
             if self._controls_in(ids) == sum(len(self._control.findall(piece)) for piece in frame):
                 return ids
         pieces: list[str | int] = list(self._template_pieces(frame[0]))
@@ -106,12 +108,16 @@ class ChatEncoder:
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS
             )
         except Exception as error:  # a template is foreign code and may raise anything
-            raise ModelError(f"the chat template refuses the roles {', '.join(roles)}: {error}; use another model") from error
+            raise ModelError(
+                f"the chat template refuses the roles {', '.join(roles)}: {error}; use another model"
+            ) from error
         pieces: list[str] = []
         for i, role in enumerate(roles):
             before, found, rendered = rendered.partition(f"{self._mark}{i}.")
             if not found or f"{self._mark}{i}." in rendered:
-                raise ModelError(f"the chat template doesn't show the {role} message exactly once; use another model or template")
+                raise ModelError(
+                    f"the chat template doesn't show the {role} message exactly once; use another model or template"
+                )
             pieces.append(before)
         return [*pieces, rendered]
 

@@ -130,6 +130,8 @@ class _Batch:
             drawn_B = torch.searchsorted(cumulative_BV, uniform_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
         logprob_B = logprobs_BV.gather(1, drawn_B[:, None])[:, 0]
         if bool(logprob_B.isnan().any()):
-            raise ModelError("the model gives NaN for a next token: its weights are damaged or have diverged; load another")
+            raise ModelError(
+                "the model gives NaN for a next token: its weights are damaged or have diverged; load another"
+            )
         self.ids_BT[rows_B, step], self.logprobs_BT[rows_B, step] = drawn_B, logprob_B
         return drawn_B

@@ -102,9 +102,7 @@ class TransformersEngine:
 class FusedEngine:
     """Models of Llama's shape, by fused weights and a cache of fixed size."""
 
-    def __init__(
-        self, fused: Fused, ids_BL: Tensor, mask_BL: Tensor, group_B: Tensor, max_new_tokens: int
-    ) -> None:
+    def __init__(self, fused: Fused, ids_BL: Tensor, mask_BL: Tensor, group_B: Tensor, max_new_tokens: int) -> None:
         self.fused, self.length = fused, ids_BL.shape[1]
         size = (len(group_B), fused.num_kv_heads, self.length + max_new_tokens, fused.head_size)
         self.keys, self.values = (
@@ -122,8 +120,8 @@ class FusedEngine:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BLL, is_causal=not padded).transpose(1, 2)
 
         positions_BL = _positions(mask_BL)
-        last_B = torch.full((len(ids_BL),), self.length - 1, device=fused.device)
-        self.logits_BV = fused.logits(fused.hidden(ids_BL, positions_BL, attend, last_B))[group_B]
+        last_1 = torch.tensor([self.length - 1], device=fused.device)
+        self.logits_BV = fused.logits(fused.hidden(ids_BL, positions_BL, attend, last_1)[:, 0])[group_B]
         self.position_B = positions_BL[group_B, -1] + 1
         self.bias_B11L = None
         if padded:

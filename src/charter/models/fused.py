@@ -66,19 +66,28 @@ class Fused:
             mlp.down_proj.weight,
         )
 
-    def hidden(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend, last_B: Tensor | None = None) -> Tensor:
-        """Normed hidden states [B, L, C]; with ``last_B`` (int64[B]) only those of one place per row, [B, C]."""
-        x = F.embedding(ids_BL, self.embedding)
-        rotation = self._rotation(positions_BL)
-        rows = torch.arange(len(ids_BL), device=self.device)
+    def hidden(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend, read_R: Tensor | None = None) -> Tensor:
+        """Normed hidden states [B, L, C]; with ``read_R`` (int64[R], places in L) only those, [B, R, C]."""
+        x, rotation = F.embedding(ids_BL, self.embedding), self._rotation(positions_BL)
         for index, layer in enumerate(self.layers):
             attended = attend(index, *self._project(x, layer, rotation)).flatten(2)
-            if last_B is not None and index == self.num_layers - 1:
-                x, attended = x[rows, last_B], attended[rows, last_B]
-            x = x + F.linear(attended, layer.out)
-            gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            if read_R is not None and index == self.num_layers - 1:
+                x, attended = x[:, read_R], attended[:, read_R]
+            x = self._after_attention(x, attended, layer)
         return self._norm(x, self.norm)
+
+    def fill(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend) -> None:
+        """A pass for the keys and values that ``attend`` sees: nothing is computed after the last layer's."""
+        x, rotation = F.embedding(ids_BL, self.embedding), self._rotation(positions_BL)
+        for index, layer in enumerate(self.layers):
+            attended = attend(index, *self._project(x, layer, rotation)).flatten(2)
+            if index < self.num_layers - 1:
+                x = self._after_attention(x, attended, layer)
+
+    def _after_attention(self, x: Tensor, attended: Tensor, layer: _Layer) -> Tensor:
+        x = x + F.linear(attended, layer.out)
+        gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
+        return x + F.linear(F.silu(gate) * up, layer.down)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32[..., V]."""

@@ -39,7 +39,9 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
         raise ModelError(f"model {config.source!r} can't be loaded: {first_line}; name a folder with config, "
                          "tokenizer and safetensors, or a hub id that this machine can reach") from error  # fmt: skip
     _check_finite(model, config.source)
-    fingerprint = hash_folder(place) if place.is_dir() else hash_json([config.source, getattr(model.config, "_commit_hash", "")])
+    fingerprint = (
+        hash_folder(place) if place.is_dir() else hash_json([config.source, getattr(model.config, "_commit_hash", "")])
+    )
     return LocalModel(model.to(_device(config)), tokenizer, config.source, fingerprint)
 
 
@@ -57,9 +59,13 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {folder}: no config.json; save the model with save_pretrained first")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(f"model folder {folder}: no tokenizer; save it beside the model with tokenizer.save_pretrained")
+        raise ModelError(
+            f"model folder {folder}: no tokenizer; save it beside the model with tokenizer.save_pretrained"
+        )
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"model folder {folder}: no safetensors weights (pickled weights are refused); convert them first")
+        raise ModelError(
+            f"model folder {folder}: no safetensors weights (pickled weights are refused); convert them first"
+        )
     settings = json.loads((folder / "config.json").read_text())
     if "auto_map" in settings:
         raise ModelError(f"model folder {folder}: config.json asks for remote code (auto_map), which is never run; use a "

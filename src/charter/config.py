@@ -126,7 +126,8 @@ class RewardConfig(Section):
 
 
 class PolicyConfig(Section):
-    algorithm: Literal["grpo"] = "grpo"
+    algorithm: Literal["grpo", "rloo"] = "grpo"
+    """grpo: advantages within the group; rloo: against the mean of the other responses, unscaled."""
     initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100

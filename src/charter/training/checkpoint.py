@@ -1,6 +1,8 @@
 """Checkpoints of a training loop: atomic, complete, without pickles. Resuming gives the bitwise same run.
 
-    checkpoint/step-00000040/   model.safetensors  optimizer.safetensors  state.json (step, torch's random state)
+checkpoint/step-00000040/   model.safetensors      trained weights by name, in float32
+                            optimizer.safetensors  optimiser state by entry and name
+                            state.json             step, settings, random states
 """
 
 from __future__ import annotations
@@ -8,49 +10,97 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from charter.errors import StoreError, TrainingError
+from charter.store.disk import store_errors
 
 KEEP = 2
 
 
-def save_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write the state after ``step`` updates; at most the last two are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{step:08d}"
+def save_checkpoint(
+    folder: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, step: int, settings: str
+) -> None:
+    """Write the state after ``step`` updates; at most the last two are kept.
+
+    Args:
+        weights: what the optimiser trains, by name.
+        settings: a hash of what the run depends on; a checkpoint of other settings is never resumed.
+
+    Raises:
+        TrainingError: a weight is NaN or infinite; nothing is written.
+        StoreError: it can't be written; older checkpoints are left alone.
+    """
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise TrainingError(
+                f"step {step}: weight {name} is not finite; the last good state is in {folder}; lower the learning rate and "
+                "run again"
+            )
+    final, draft = folder / f"step-{step:08d}", folder / f".draft-{step:08d}"
     if final.exists():
         return
-    draft = folder / f".draft-{step:08d}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    save_file({n: p.detach().contiguous().clone() for n, p in _trained(model)}, draft / "model.safetensors")
-    save_file(_optimizer_tensors(model, optimizer), draft / "optimizer.safetensors")
-    state = {"step": step, "torch_random_state": torch.get_rng_state().tolist()}
+    with store_errors(folder):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            _write(draft, weights, optimizer, {"step": step, "settings": settings, **_random_states()})
+            draft.rename(final)
+        except SafetensorError as error:
+            raise StoreError(f"{folder}: {error}: free some space and run the same command again") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        _sync(folder)
+        for old in sorted(folder.glob("step-*"))[:-KEEP]:
+            shutil.rmtree(old)
+
+
+def _write(draft: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    save_file(
+        {name: weight.detach().contiguous().clone() for name, weight in weights.items()}, draft / "model.safetensors"
+    )
+    save_file(_optimizer_tensors(weights, optimizer), draft / "optimizer.safetensors")
     (draft / "state.json").write_text(json.dumps(state))
     for path in [*draft.iterdir(), draft]:
         _sync(path)
-    draft.rename(final)
-    _sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Restore the newest checkpoint into model and optimiser; return its step, 0 where there is none."""
+def load_checkpoint(
+    folder: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, settings: str
+) -> int:
+    """Restore the newest checkpoint into weights and optimiser; return its step, 0 where there is none.
+
+    Raises:
+        TrainingError: the checkpoint belongs to other settings, data or another model.
+    """
     found = sorted(folder.glob("step-*")) if folder.is_dir() else []
     if not found:
         return 0
-    weights = load_file(found[-1] / "model.safetensors")
+    newest = found[-1]
+    with store_errors(newest):
+        state = json.loads((newest / "state.json").read_text())
+        saved = load_file(newest / "model.safetensors")
+        moments = load_file(newest / "optimizer.safetensors")
+    if state["settings"] != settings or saved.keys() != weights.keys():
+        raise TrainingError(
+            f"{newest} was made with other settings, data or another model: remove {folder} to train anew, or go back"
+        )
     with torch.no_grad():
-        for name, parameter in _trained(model):
-            parameter.copy_(weights[name])
-    _restore_optimizer(model, optimizer, load_file(found[-1] / "optimizer.safetensors"))
-    state = json.loads((found[-1] / "state.json").read_text())
+        for name, weight in weights.items():
+            weight.copy_(saved[name])
+    for key, value in moments.items():
+        entry, _, name = key.partition("/")
+        optimizer.state[weights[name]][entry] = value.to(weights[name].device)
     torch.set_rng_state(torch.tensor(state["torch_random_state"], dtype=torch.uint8))
+    if torch.cuda.is_available() and state["cuda_random_states"]:
+        torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in state["cuda_random_states"]])
     return int(state["step"])
 
 
@@ -59,23 +109,17 @@ def remove_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trained(model: Any) -> list[tuple[str, Tensor]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def _random_states() -> dict[str, Any]:
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch_random_state": torch.get_rng_state().tolist(), "cuda_random_states": [s.tolist() for s in on_gpus]}
 
 
-def _optimizer_tensors(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in _trained(model):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = torch.as_tensor(value).detach().contiguous().clone()
-    return tensors
-
-
-def _restore_optimizer(model: Any, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    by_name = dict(_trained(model))
-    for key, value in tensors.items():
-        entry, _, name = key.partition("/")
-        optimizer.state[by_name[name]][entry] = value.to(by_name[name].device) if entry != "step" else value
+def _optimizer_tensors(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{entry}/{name}": torch.as_tensor(value).detach().contiguous().clone()
+        for name, weight in weights.items()
+        for entry, value in optimizer.state.get(weight, {}).items()
+    }
 
 
 def _sync(path: Path) -> None:

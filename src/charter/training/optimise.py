@@ -8,31 +8,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from charter.errors import TrainingError
-from charter.training.checkpoint import load_checkpoint, save_checkpoint
+from charter.store.hashing import hash_json
+from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
+from charter.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 
 MAX_GRAD_NORM = 1.0
+BETAS = (0.9, 0.98)
+LAST_RATE = 0.05  # of the learning rate, where it decays
 
 
 class Trainer:
     """Optimiser, schedule, checkpoints and metrics of one loop over ``num_steps`` updates.
+
+    Weights that are not float32 are trained through a float32 copy: in bfloat16 small updates would round to nothing.
 
     Attributes:
         step: updates done, after resuming from the newest checkpoint.
     """
 
     def __init__(
-        self, model: Any, folder: Path, *, num_steps: int, learning_rate: float, warmup_fraction: float, decay: bool = True
+        self,
+        model: Any,
+        folder: Path,
+        *,
+        num_steps: int,
+        learning_rate: float,
+        warmup_fraction: float,
+        settings: Any,
+        decay: bool = True,
     ) -> None:
+        """``settings``: JSON of all that the run depends on; a checkpoint of other settings is refused."""
         self.model, self.num_steps, self.decay = model, num_steps, decay
         self._rate = learning_rate
         self._warmup = max(1, round(warmup_fraction * num_steps))
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._weights: dict[str, Tensor] = {name: _full_precision(p) for name, p in self._trained.items()}
+        self.optimizer = torch.optim.AdamW(
+            self._weights.values(), lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+        )
         self._checkpoints, self._metrics = folder / "checkpoint", folder / "metrics.jsonl"
+        self._settings = hash_json(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        self.step = load_checkpoint(self._checkpoints, model, self.optimizer)
+        self.step = load_checkpoint(self._checkpoints, self._weights, self.optimizer, settings=self._settings)
+        self._publish()
         self._rewind_metrics()
 
     def update(self, loss_value: float) -> float:
@@ -41,7 +62,12 @@ class Trainer:
         Raises:
             TrainingError: the loss or a gradient is NaN or infinite; the weights are left as they were.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM))
+        for name, weight in self._weights.items():
+            parameter = self._trained[name]
+            if weight is not parameter:
+                weight.grad = None if parameter.grad is None else parameter.grad.float()
+                parameter.grad = None
+        norm = float(torch.nn.utils.clip_grad_norm_(self._weights.values(), MAX_GRAD_NORM, foreach=True))
         if not (math.isfinite(norm) and math.isfinite(loss_value)):
             raise TrainingError(
                 f"step {self.step + 1}: loss {loss_value} and gradient norm {norm} are not finite; the last good state is in "
@@ -51,6 +77,7 @@ class Trainer:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._publish()
         self.step += 1
         return norm
 
@@ -58,25 +85,55 @@ class Trainer:
         """Of the coming update: linear warm-up, then linear decay to a twentieth."""
         warm = min(1.0, (self.step + 1) / self._warmup)
         left = 1 - self.step / max(1, self.num_steps)
-        return self._rate * warm * (max(0.05, left) if self.decay else 1.0)
+        return self._rate * warm * (max(LAST_RATE, left) if self.decay else 1.0)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one line of metrics."""
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        """Append one line of metrics; its ``step`` or, where several updates make a step, ``num_updates`` says when."""
+        with JsonlAppender(self._metrics) as file:
+            file.append([row])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All metrics so far."""
+        return [row for _, row in read_rows(self._metrics)] if self._metrics.exists() else []
 
     def checkpoint(self) -> None:
         """Save the state, so that the same command goes on from here."""
-        save_checkpoint(self._checkpoints, self.model, self.optimizer, self.step)
+        save_checkpoint(self._checkpoints, self._weights, self.optimizer, step=self.step, settings=self._settings)
+
+    def finish(self) -> None:
+        """Remove the checkpoints: the run is done."""
+        remove_checkpoints(self._checkpoints)
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Bring the float32 copies, where there are any, into the model."""
+        for name, weight in self._weights.items():
+            if weight is not self._trained[name]:
+                self._trained[name].copy_(weight)
 
     def _rewind_metrics(self) -> None:
         """Drop lines of updates that are to be done again (and a torn last line)."""
-        if not self._metrics.exists():
-            return
-        kept = []
-        for line in self._metrics.read_text().splitlines(keepends=True):
-            if line.endswith("\n") and json.loads(line)["step"] <= self.step:
-                kept.append(line)
-        draft = self._metrics.with_suffix(".draft")
-        draft.write_text("".join(kept))
-        draft.rename(self._metrics)
+        if self._metrics.exists():
+            with JsonlAppender(self._metrics):
+                pass
+            write_jsonl(self._metrics, [r for r in self.rows() if r.get("num_updates", r["step"]) <= self.step])
+
+
+def _full_precision(parameter: Tensor) -> Tensor:
+    if parameter.dtype in (torch.float32, torch.float64):
+        return parameter
+    return parameter.detach().float().clone().requires_grad_()
+
+
+def fingerprint(rows: Any) -> str:
+    """A hash of training data: token ids and labels as JSON."""
+    return hash_json(json.loads(json.dumps(rows)))
+
+
+def disable_dropout(model: Any) -> None:
+    """Policy and reference must be compared without noise."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0

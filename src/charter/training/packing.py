@@ -1,6 +1,9 @@
 """A prompt and its responses in one row: the prompt is computed once, a block mask keeps the responses apart.
 
-Axes: B = rows, L = tokens of a row, R = responses in all rows, T = response tokens.
+Architectures that can't take such a mask get a row per response; the results are the same.
+
+Axes: B = rows, L = tokens of a row, R = responses in all rows, T = response tokens, N = response tokens of all rows,
+D = hidden size, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -8,14 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from charter.objectives.entropy import entropy, token_logprobs
+
+TOKENS_PER_FORWARD = 8192
+LOGITS_PER_CHUNK = 2**26  # a quarter of a GB in float32
+MIN_TOKENS = 512  # a forward pass with fewer tokens is bound by overhead; padding is then the smaller evil
+MAX_PADDING = 0.1  # of the tokens of a larger forward pass
+
+_shares: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """A prompt and the responses that continue it, as token ids."""
+    """A prompt and the responses that continue it, as token ids; neither is empty."""
 
     prompt: list[int]
     responses: list[list[int]]
@@ -29,11 +43,13 @@ class PackedBatch:
     """Tensors for one forward pass.
 
     Attributes:
-        inputs: input_ids int64[B, L], position_ids int64[B, L], attention_mask: float[B, 1, L, L] additive.
+        inputs: input_ids int64[B, L], and where rows hold several responses position_ids int64[B, L] and
+            attention_mask float[B, 1, L, L], additive. Other rows are padded at the right, which a causal model
+            never looks at.
         row_RT, place_RT: int64[R, T], where the hidden state that predicts each response token stands.
         target_RT: int64[R, T], the response tokens.
         mask_RT: bool[R, T], True where a token counts.
-        last_R: int64[R], place of each response's last token; row_R its row.
+        row_R, last_R: int64[R], where each response's last token stands.
     """
 
     inputs: dict[str, Tensor]
@@ -45,41 +61,53 @@ class PackedBatch:
     last_R: Tensor
 
 
+@dataclass(frozen=True)
+class ResponseLogprobs:
+    """Of every response, in the order of rows and within them.
+
+    Attributes:
+        logprobs_RT: float32[R, T] in nats, 0 where masked.
+        mask_RT: bool[R, T], True where a token counts.
+        entropy_RT: float32[R, T] in nats, without gradient, 0 where masked; None where it wasn't asked for.
+    """
+
+    logprobs_RT: Tensor
+    mask_RT: Tensor
+    entropy_RT: Tensor | None
+
+
 def pack(rows: Sequence[PackedRow], device: Any, dtype: torch.dtype) -> PackedBatch:
     """Lay rows out, right-padded; responses in the order of rows and within them."""
     length = max(len(row) for row in rows)
-    num_responses = sum(len(row.responses) for row in rows)
     longest = max(len(response) for row in rows for response in row.responses)
-    ids_BL = torch.zeros(len(rows), length, dtype=torch.long)
-    position_BL = torch.zeros_like(ids_BL)
-    branch_BL = torch.full_like(ids_BL, -1)
-    row_RT, place_RT, target_RT = (torch.zeros(num_responses, longest, dtype=torch.long) for _ in range(3))
-    mask_RT = torch.zeros(num_responses, longest, dtype=torch.bool)
-    row_R, last_R = torch.zeros(num_responses, dtype=torch.long), torch.zeros(num_responses, dtype=torch.long)
-    response_index = 0
+    ids, positions, branches = [], [], []  # of rows
+    row_of, places, targets, lengths, lasts = [], [], [], [], []  # of responses
     for b, row in enumerate(rows):
-        shared = len(row.prompt)
-        ids_BL[b, :shared] = torch.tensor(row.prompt)
-        position_BL[b, :shared] = torch.arange(shared)
-        branch_BL[b, :shared] = 0
-        start = shared
+        start = shared = len(row.prompt)
+        ids_L, positions_L, branches_L = list(row.prompt), list(range(shared)), [0] * shared
         for branch, response in enumerate(row.responses, start=1):
             size = len(response)
-            ids_BL[b, start : start + size] = torch.tensor(response)
-            position_BL[b, start : start + size] = torch.arange(shared, shared + size)
-            branch_BL[b, start : start + size] = branch
-            r = response_index
-            row_RT[r] = b
-            place_RT[r, :size] = torch.tensor([shared - 1, *range(start, start + size - 1)])
-            target_RT[r, :size] = torch.tensor(response)
-            mask_RT[r, :size] = True
-            row_R[r], last_R[r] = b, start + size - 1
+            ids_L += response
+            positions_L += range(shared, shared + size)
+            branches_L += [branch] * size
+            places.append([shared - 1, *range(start, start + size - 1)] + [0] * (longest - size))
+            targets.append(response + [0] * (longest - size))
+            row_of.append(b)
+            lengths.append(size)
             start += size
-            response_index += 1
-    inputs = {"input_ids": ids_BL, "position_ids": position_BL, "attention_mask": block_mask(branch_BL, dtype)}
-    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    rest = (row_RT, place_RT, target_RT, mask_RT, row_R, last_R)
-    return PackedBatch(inputs, *(tensor.to(device) for tensor in rest))
+            lasts.append(start - 1)
+        padding = length - start
+        ids.append(ids_L + [0] * padding)
+        positions.append(positions_L + [0] * padding)
+        branches.append(branches_L + [-1] * padding)
+    inputs = {"input_ids": torch.tensor(ids)}
+    if any(len(row.responses) > 1 for row in rows):
+        inputs |= {"position_ids": torch.tensor(positions), "attention_mask": block_mask(torch.tensor(branches), dtype)}
+    mask_RT = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    row_R = torch.tensor(row_of)
+    row_RT = row_R[:, None].expand(-1, longest)
+    rest = (row_RT, torch.tensor(places), torch.tensor(targets), mask_RT, row_R, torch.tensor(lasts))
+    return PackedBatch({name: tensor.to(device) for name, tensor in inputs.items()}, *(t.to(device) for t in rest))
 
 
 def block_mask(branch_BL: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,32 +118,105 @@ def block_mask(branch_BL: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen_BLL.shape, dtype=dtype).masked_fill(~seen_BLL, torch.finfo(dtype).min)[:, None]
 
 
-def response_logprobs(model: Any, rows: Sequence[PackedRow]) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of all response tokens under a causal LM; the head is applied to response positions alone.
+def shares_prompts(model: Any) -> bool:
+    """Does the model compute packed rows rightly? Found by trying once; a sliding window shorter than a row can't."""
+    if model not in _shares:
+        text_config = model.config.get_text_config()
+        windowed = set(getattr(text_config, "layer_types", None) or ()) - {"full_attention"}
+        if getattr(text_config, "sliding_window", None) and not getattr(text_config, "layer_types", None):
+            windowed = {"sliding_attention"}
+        _shares[model] = not windowed and _packs_rightly(model)
+    return _shares[model]
 
-    Returns:
-        logprobs_RT float32[R, T] in nats (0 where masked), mask_RT bool[R, T], entropy_RT float32[R, T] (no gradient).
-    """
+
+@torch.no_grad()
+def _packs_rightly(model: Any) -> bool:
+    training = model.training
+    model.eval()
+    row = PackedRow([1, 2, 3], [[2, 1], [3, 1, 2]])
+    try:
+        packed_RD = _last_hidden(model, [row])
+    except (TypeError, ValueError, RuntimeError, IndexError):  # whatever an architecture says to such a mask
+        return False
+    finally:
+        model.train(training)
+    plain_RD = _last_hidden(model.eval(), unpacked([row]))
+    model.train(training)
+    return torch.allclose(packed_RD.float(), plain_RD.float(), atol=1e-2 * float(plain_RD.float().std()), rtol=1e-2)
+
+
+def _last_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    hidden_BLD, batch = hidden_states(model, rows)
+    return hidden_BLD[batch.row_R, batch.last_R]
+
+
+def unpacked(rows: Sequence[PackedRow]) -> list[PackedRow]:
+    """A row per response, in the same order."""
+    return [PackedRow(row.prompt, [response]) for row in rows for response in row.responses]
+
+
+def hidden_states(model: Any, rows: Sequence[PackedRow]) -> tuple[Tensor, PackedBatch]:
+    """The body's last hidden states float[B, L, D], and where to read them."""
     parameter = next(model.parameters())
     batch = pack(rows, parameter.device, parameter.dtype)
-    hidden_BLD = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    return model.base_model(**batch.inputs, use_cache=False).last_hidden_state, batch
+
+
+def prepared(model: Any, rows: Sequence[PackedRow]) -> Sequence[PackedRow]:
+    """The rows as the model can take them."""
+    return rows if shares_prompts(model) else unpacked(rows)
+
+
+def response_logprobs(
+    model: Any, rows: Sequence[PackedRow], *, temperature: float = 1.0, with_entropy: bool = False
+) -> ResponseLogprobs:
+    """Log-probabilities of all response tokens under a causal LM; the head is applied to response positions alone.
+
+    Args:
+        temperature: > 0, divides the logits, as in sampling.
+    """
+    hidden_BLD, batch = hidden_states(model, prepared(model, rows))
     chosen = batch.mask_RT
-    hidden_ND = hidden_BLD[batch.row_RT[chosen], batch.place_RT[chosen]]
-    logprobs_NV = model.get_output_embeddings()(hidden_ND).float().log_softmax(-1)
-    logprobs_N = logprobs_NV.gather(1, batch.target_RT[chosen][:, None])[:, 0]
-    with torch.no_grad():
-        entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(-1)
-    zeros_RT = torch.zeros(chosen.shape, device=parameter.device)
-    return zeros_RT.masked_scatter(chosen, logprobs_N), chosen, zeros_RT.masked_scatter(chosen, entropy_N)
+    hidden_ND, target_N = hidden_BLD[batch.row_RT[chosen], batch.place_RT[chosen]], batch.target_RT[chosen]
+    head = model.get_output_embeddings()
+    size = max(1, LOGITS_PER_CHUNK // head.weight.shape[0])
+    chunks = list(zip(hidden_ND.split(size), target_N.split(size), strict=True))
+    keep = len(chunks) == 1 or not torch.is_grad_enabled()
+    found = [
+        _read_head(head, h, t, temperature, with_entropy)
+        if keep  # else the logits of a chunk are computed again in the backward pass, so that only one is in memory
+        else checkpoint(_read_head, head, h, t, temperature, with_entropy, use_reentrant=False)
+        for h, t in chunks
+    ]
+    zeros_RT = torch.zeros(chosen.shape, device=chosen.device)
+    logprobs_RT = zeros_RT.masked_scatter(chosen, torch.cat([logprobs_N for logprobs_N, _ in found]))
+    if not with_entropy:
+        return ResponseLogprobs(logprobs_RT, chosen, None)
+    entropy_RT = zeros_RT.masked_scatter(chosen, torch.cat([entropy_N for _, entropy_N in found if entropy_N is not None]))
+    return ResponseLogprobs(logprobs_RT, chosen, entropy_RT)
 
 
-def rows_by_tokens(rows: Sequence[PackedRow], tokens: int) -> list[list[int]]:
+def _read_head(
+    head: Any, hidden_ND: Tensor, target_N: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    logits_NV = head(hidden_ND).float()
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
+    return token_logprobs(logits_NV, target_N), entropy(logits_NV.detach()) if with_entropy else None
+
+
+def rows_by_tokens(rows: Sequence[PackedRow], tokens: int = TOKENS_PER_FORWARD) -> list[list[int]]:
     """Indices of rows in batches of similar length, each at most ``tokens`` with padding; deterministic."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     batches: list[list[int]] = []
+    filled = 0  # tokens of the last batch without padding
     for i in order:
-        if batches and (len(batches[-1]) + 1) * len(rows[i]) <= tokens:
+        padded = (len(batches[-1]) + 1) * len(rows[i]) if batches else 0
+        wasteful = filled >= MIN_TOKENS and padded - filled - len(rows[i]) > MAX_PADDING * padded
+        if batches and padded <= tokens and not wasteful:
             batches[-1].append(i)
+            filled += len(rows[i])
         else:
             batches.append([i])
+            filled = len(rows[i])
     return batches

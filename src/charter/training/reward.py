@@ -2,15 +2,14 @@
 
 A pair's prompt is computed once for both responses. The reward is read at a response's last token (its end of turn), as
 Transformers' own classifiers do, so that what is saved scores the same in plain Transformers.
+
+Axes: R = responses in all rows, B = pairs.
 """
 
 from __future__ import annotations
 
-import json
-import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,9 @@ from torch import Tensor
 from charter.config import RewardConfig
 from charter.errors import ModelError
 from charter.objectives.bradley_terry import bradley_terry_nll, centering_penalty
-from charter.training.checkpoint import remove_checkpoints
-from charter.training.optimise import Trainer
-from charter.training.packing import PackedRow, pack, rows_by_tokens
-
-TOKENS_PER_FORWARD = 8192
-Step = Callable[[dict[str, Any]], None]
+from charter.training.batching import Step, shuffled_batches, train_on_batches
+from charter.training.optimise import Trainer, fingerprint
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, hidden_states, prepared, rows_by_tokens
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,11 @@ class EncodedPair:
     a_ids: list[int]
     b_ids: list[int]
     p_a: float
+
+    @property
+    def row(self) -> PackedRow:
+        """Prompt, A and B in one row."""
+        return PackedRow(self.prompt_ids, [self.a_ids, self.b_ids])
 
 
 def reward_model_from_policy(policy: Any, tokenizer: Any) -> Any:
@@ -56,17 +57,31 @@ def reward_model_from_policy(policy: Any, tokenizer: Any) -> Any:
             f"no sequence classifier exists for {config.model_type!r} in Transformers; start the reward model from another model"
         ) from error
     model.base_model.load_state_dict(policy.base_model.state_dict())
-    model = model.to(next(policy.parameters()).dtype).to(next(policy.parameters()).device)
-    torch.nn.init.zeros_(model.score.weight)
+    parameter = next(policy.parameters())
+    model = model.to(device=parameter.device, dtype=parameter.dtype)
+    torch.nn.init.zeros_(score_head(model).weight)
     return model.eval()
 
 
+def score_head(model: Any) -> Any:
+    """The linear layer from the last hidden state to the reward.
+
+    Raises:
+        ModelError: the classifier reads the reward in a way of its own.
+    """
+    for name in ("score", "classifier"):
+        head = getattr(model, name, None)
+        if isinstance(head, torch.nn.Linear) and head.out_features == 1:
+            return head
+    raise ModelError(
+        f"{type(model).__name__} has no linear score head with one output: use a decoder model as reward model, e.g. Qwen or Llama"
+    )
+
+
 def rewards_of(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """float32[R]: the reward of every response, in the order of rows and within them."""
-    parameter = next(model.parameters())
-    batch = pack(rows, parameter.device, parameter.dtype)
-    hidden_BLD = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-    rewards: Tensor = model.score(hidden_BLD[batch.row_R, batch.last_R])[:, 0].float()
+    """float32[R]: the reward (nats) of every response, in the order of rows and within them."""
+    hidden_BLD, batch = hidden_states(model, prepared(model, rows))
+    rewards: Tensor = score_head(model)(hidden_BLD[batch.row_R, batch.last_R])[:, 0].float()
     return rewards
 
 
@@ -75,7 +90,7 @@ def score(model: Any, prompts: Sequence[list[int]], responses: Sequence[list[lis
     """Rewards of each prompt's responses (token ids with the end of turn); the prompt is computed once for all of them."""
     rows = [PackedRow(prompt, list(own)) for prompt, own in zip(prompts, responses, strict=True)]
     found: list[list[float]] = [[] for _ in rows]
-    for piece in rows_by_tokens(rows, TOKENS_PER_FORWARD):
+    for piece in rows_by_tokens(rows):
         flat = rewards_of(model, [rows[i] for i in piece]).tolist()
         for i in piece:
             count = len(rows[i].responses)
@@ -91,64 +106,50 @@ def train_reward(
     seed: int,
     folder: Path,
     on_step: Step | None = None,
+    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
-    """Train ``model`` in place with the Bradley-Terry loss; returns num_steps, num_tokens, loss (nats per pair)."""
-    batches = _batches(len(pairs), config, seed)
+    """Train ``model`` in place with the Bradley-Terry loss.
+
+    Args:
+        folder: gets metrics.jsonl, and checkpoints while it trains.
+        tokens_per_forward: memory against speed; the gradient is the same.
+
+    Returns:
+        num_steps, num_tokens, loss (nats per pair, over the last tenth of the steps).
+
+    Raises:
+        TrainingError: the loss is not finite, or a checkpoint in ``folder`` is of another run.
+    """
+    batches = shuffled_batches(len(pairs), config.batch_size, config.epochs, f"{seed}/reward")
     trainer = Trainer(
-        model, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction
+        model, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
+        settings=["reward", config.model_dump(mode="json"), seed, fingerprint([astuple(pair) for pair in pairs])],
+    )  # fmt: skip
+    return train_on_batches(
+        trainer,
+        batches,
+        lambda indices: accumulate_reward(
+            model, [pairs[i] for i in indices], config.centering_coef, tokens_per_forward
+        ),
+        checkpoint_every=config.checkpoint_every,
+        on_step=on_step,
     )
-    model.train()
-    for indices in batches[trainer.step :]:
-        started = time.monotonic()
-        chosen = [pairs[i] for i in indices]
-        loss, accuracy = _accumulate(model, chosen, config.centering_coef)
-        norm = trainer.update(loss)
-        row = {
-            "step": trainer.step,
-            "loss": loss,
-            "accuracy": accuracy,
-            "grad_norm": norm,
-            "num_tokens": sum(len(p.prompt_ids) + len(p.a_ids) + len(p.b_ids) for p in chosen),
-            "seconds": time.monotonic() - started,
-        }
-        trainer.log(row)
-        if on_step:
-            on_step(row)
-        if trainer.step % config.checkpoint_every == 0:
-            trainer.checkpoint()
-    model.eval()
-    remove_checkpoints(folder / "checkpoint")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    tail = rows[-max(1, len(rows) // 10) :]
-    return {
-        "num_steps": len(rows),
-        "num_tokens": sum(row["num_tokens"] for row in rows),
-        "loss": sum(row["loss"] for row in tail) / len(tail),
-    }
 
 
-def _batches(num_pairs: int, config: RewardConfig, seed: int) -> list[list[int]]:
-    batches: list[list[int]] = []
-    for epoch in range(config.epochs):
-        order = list(range(num_pairs))
-        random.Random(f"{seed}/reward/{epoch}").shuffle(order)
-        batches += [order[i : i + config.batch_size] for i in range(0, num_pairs, config.batch_size)]
-    return batches
-
-
-def _accumulate(model: Any, pairs: list[EncodedPair], centering_coef: float) -> tuple[float, float]:
+def accumulate_reward(
+    model: Any, pairs: Sequence[EncodedPair], centering_coef: float, tokens_per_forward: int
+) -> dict[str, float]:
     """Gradients of the whole batch, piece by piece; returns its loss and how often the sign agrees with the label."""
-    rows = [PackedRow(pair.prompt_ids, [pair.a_ids, pair.b_ids]) for pair in pairs]
-    total, right = 0.0, 0
-    for piece in rows_by_tokens(rows, TOKENS_PER_FORWARD):
-        reward_R = rewards_of(model, [rows[i] for i in piece])
-        reward_a_B, reward_b_B = reward_R[0::2], reward_R[1::2]
-        p_a_B = torch.tensor([pairs[i].p_a for i in piece], device=reward_R.device, dtype=reward_R.dtype)
+    rows = [pair.row for pair in pairs]
+    total, num_right = 0.0, 0
+    for piece in rows_by_tokens(rows, tokens_per_forward):
+        reward_a_B, reward_b_B = rewards_of(model, [rows[i] for i in piece]).view(-1, 2).unbind(1)
+        p_a_B = torch.tensor([pairs[i].p_a for i in piece], device=reward_a_B.device, dtype=reward_a_B.dtype)
         nll_B = bradley_terry_nll(reward_a_B, reward_b_B, p_a_B)
         if centering_coef:
             nll_B = nll_B + centering_coef * centering_penalty(reward_a_B, reward_b_B)
         loss = nll_B.sum() / len(pairs)
         loss.backward()
         total += float(loss.detach())
-        right += int(((reward_a_B > reward_b_B) == (p_a_B > 0.5)).sum())
-    return total, right / len(pairs)
+        num_right += int(((reward_a_B > reward_b_B) == (p_a_B > 0.5)).sum())
+    return {"loss": total, "accuracy": num_right / len(pairs), "num_tokens": sum(map(len, rows))}

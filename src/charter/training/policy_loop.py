@@ -1,0 +1,110 @@
+"""What all policy optimisation shares: draw prompts, roll out, reward, update, watch the KL, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from charter.config import PolicyConfig
+from charter.training.optimise import Trainer
+from charter.training.rollout import (
+    EncodedPrompt,
+    RewardFunction,
+    Rollout,
+    draw_prompts,
+    known_rewards,
+    roll_out,
+)
+
+Update = Callable[[Trainer, list[Rollout], Sequence[float | None]], dict[str, float]]
+"""All updates on one rollout; returns what they measured, with ``kl_k1`` in nats per response."""
+
+
+@dataclass
+class Callbacks:
+    """What a stage does along the way. Steps count from 1.
+
+    ``on_checkpoint`` comes before the state is saved: after a crash it may be called again for the same step, with the
+    same policy.
+    """
+
+    on_step: Callable[[dict[str, Any]], None] | None = None
+    on_checkpoint: Callable[[int], None] | None = None
+    on_rollouts: Callable[[int, list[Rollout], list[float | None]], None] | None = None
+
+
+@dataclass(frozen=True)
+class PolicyLoop:
+    """The loop over steps; ``update`` is the algorithm."""
+
+    policy: Any
+    update: Update
+    reward_function: RewardFunction
+    prompts: Sequence[EncodedPrompt]
+    config: PolicyConfig
+    seed: int
+    stop_ids: Sequence[int]
+    callbacks: Callbacks
+
+    def run(self, trainer: Trainer) -> dict[str, Any]:
+        """Do the steps that are left.
+
+        Returns:
+            num_steps, num_tokens, kl (nats per response, k1, of the last step), stopped_by ("steps" or "kl_budget").
+        """
+        config = self.config
+        stopped_by = "steps"
+        for step in range(1 + trainer.step // config.updates_per_rollout, config.steps + 1):
+            if config.kl_budget is not None and _last_kl(trainer) > config.kl_budget:
+                stopped_by = "kl_budget"
+                break
+            self._step(trainer, step)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                if self.callbacks.on_checkpoint:
+                    self.callbacks.on_checkpoint(step)
+                trainer.checkpoint()
+        trainer.finish()
+        rows = trainer.rows()
+        return {
+            "num_steps": len(rows),
+            "num_tokens": sum(row["num_tokens"] for row in rows),
+            "kl": _last_kl(trainer),
+            "stopped_by": stopped_by,
+        }
+
+    def _step(self, trainer: Trainer, step: int) -> None:
+        started = time.monotonic()
+        self.policy.eval()
+        drawn = draw_prompts(self.prompts, self.config.prompts_per_step, self.seed, step - 1)
+        rollouts = roll_out(self.policy, drawn, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids)
+        rewards = self.reward_function(rollouts)
+        known = torch.tensor(known_rewards(rewards, step))
+        measured = self.update(trainer, rollouts, rewards)
+        self.policy.eval()
+        num_tokens = [len(rollout.response_ids) for rollout in rollouts]
+        row = {
+            "step": step,
+            "num_updates": trainer.step,
+            "reward_mean": float(known.mean()),
+            "reward_std": float(known.std()) if len(known) > 1 else 0.0,
+            "num_without_reward": len(rewards) - len(known),
+            "response_length": sum(num_tokens) / len(num_tokens),
+            "stopped_fraction": sum(rollout.stopped for rollout in rollouts) / len(rollouts),
+            "num_tokens": sum(num_tokens) + sum(len(prompt.ids) for prompt in drawn),
+            **measured,
+            "seconds": time.monotonic() - started,
+        }
+        trainer.log(row)
+        if self.callbacks.on_rollouts:
+            self.callbacks.on_rollouts(step, rollouts, rewards)
+        if self.callbacks.on_step:
+            self.callbacks.on_step(row)
+
+
+def _last_kl(trainer: Trainer) -> float:
+    rows = trainer.rows()
+    return float(rows[-1]["kl_k1"]) if rows else 0.0

@@ -17,6 +17,7 @@ from charter.report.svg import Scale, domain, element, group, label, picture, ti
 
 WIDTH = 360.0
 ROW = 34.0
+DOT_ROW = 39.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +44,24 @@ class Series:
 
 
 def dot_interval(key: str, title: str, rows: Sequence[Row], reference: tuple[float, str] | None = None) -> Markup:
-    """A row per figure: name above, dot, 95 % interval, value at the right. ``reference`` is a marked value and its name."""
+    """Two lines per figure: name and value, then dot and 95 % interval on a common axis. ``reference``: a value to mark."""
     kind = rows[0].figure.kind if rows else "number"
     extent = [v for r in rows for v in (r.figure.value, r.figure.low, r.figure.high) if v is not None]
-    x = Scale(*domain([*extent, *([reference[0]] if reference else [])], kind), 8, WIDTH - 92)
-    bottom = 8 + ROW * len(rows)
-    parts = [*_x_axis(x, kind, 6, bottom)]
+    x = Scale(*domain([*extent, *([reference[0]] if reference else [])], kind), 8, WIDTH - 104)
+    top = 16 if reference else 6
+    bottom = top + DOT_ROW * len(rows)
+    parts = [*_x_axis(x, kind, top, bottom)]
     if reference:
-        parts.append(element("line", x1=x(reference[0]), x2=x(reference[0]), y1=6.0, y2=bottom, class_="reference"))
-        parts.append(element("text", reference[1], x=x(reference[0]) + 4, y=bottom - 3, class_="note"))
+        parts.append(element("line", x1=x(reference[0]), x2=x(reference[0]), y1=top, y2=bottom, class_="reference"))
+        parts.append(element("text", reference[1], x=x(reference[0]), y=11, class_="note", text_anchor="middle"))
     for index, row in enumerate(rows):
-        parts.append(_dot_row(row, x, 8 + ROW * index))
+        parts.append(_dot_row(row, x, top + DOT_ROW * index))
     return picture(key, (WIDTH, bottom + 22), title, _describe(rows), parts)
 
 
 def _dot_row(row: Row, x: Scale, top: float) -> Markup:
-    figure, middle = row.figure, top + 23
-    parts = [element("text", row.name, x=8, y=top + 11, class_="name")]
+    figure, middle = row.figure, top + 26
+    parts = [element("text", row.name, x=8, y=top + 13, class_="name")]
     if figure.value is None:
         parts.append(element("text", _short(figure.text, 58), x=8, y=middle + 4, class_="unknown"))
         return group(parts)
@@ -67,12 +69,15 @@ def _dot_row(row: Row, x: Scale, top: float) -> Markup:
         left, right = x(figure.low), x(figure.high)
         parts.append(element("line", x1=left, x2=right, y1=middle, y2=middle, class_="interval"))
     parts.append(element("circle", cx=x(figure.value), cy=middle, r=5, class_="dot"))
-    parts.append(element("text", figure.text, x=WIDTH, y=middle - 2, class_="value", text_anchor="end"))
-    parts.append(element("text", figure.interval, x=WIDTH, y=middle + 10, class_="note", text_anchor="end"))
+    note = ", ".join(piece for piece in (figure.interval, f"n {figure.n:,}" if figure.n else "") if piece)
+    parts.append(element("text", figure.text, x=WIDTH, y=top + 13, class_="value", text_anchor="end"))
+    parts.append(element("text", note, x=WIDTH, y=middle + 4, class_="note", text_anchor="end"))
     return group(parts, class_=f"s-{row.style}")
 
 
-def line_with_band(key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 210) -> Markup:
+def line_with_band(
+    key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 210
+) -> Markup:
     """Curves over ``x_name``; the band, or the bar of a mark, is the 95 % interval (or what the caption says)."""
     known = {one.name: one.known() for one in series}
     points = [point for own in known.values() for point in own]
@@ -98,7 +103,9 @@ def _curve(series: Series, points: list[tuple[float, Figure]], x: Scale, y: Scal
     parts: list[Markup] = []
     if series.marks or len(points) == 1:
         parts += [element("line", x1=at, x2=at, y1=low, y2=high, class_="interval") for at, low, high in banded]
-        parts += [element("circle", cx=at, cy=level, r=4, class_="ring" if series.marks else "dot") for at, level in place]
+        parts += [
+            element("circle", cx=at, cy=level, r=4, class_="ring" if series.marks else "dot") for at, level in place
+        ]
     else:
         edge = [(at, high) for at, _, high in banded] + [(at, low) for at, low, _ in reversed(banded)]
         if edge:
@@ -120,8 +127,12 @@ def reliability(key: str, bins: Sequence[dict[str, Any]]) -> Markup:
     most = max((bin_["num"] for bin_ in bins), default=1)
     parts = [
         *_y_axis(y, "rate", 44, WIDTH - 24, (0.0, 0.25, 0.5, 0.75, 1.0)),
-        *(element("text", label(t, "rate"), x=x(t), y=size - 20, class_="tick", text_anchor="middle") for t in (0.0, 0.5, 1.0)),
-        element("text", "reward model says “A is better”", x=x(0.5), y=size - 5, class_="note", text_anchor="middle"),
+        *(
+            element("text", label(t, "rate"), x=x(t), y=size - 20, class_="tick", text_anchor="middle")
+            for t in (0.0, 0.5, 1.0)
+        ),
+        element("text", "reward model: A is better", x=x(0.5), y=size - 5, class_="note", text_anchor="middle"),
+        element("text", "labels: A is better", x=x(0) + 6, y=20, class_="note"),
         element("line", x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_="reference"),
     ]
     for bin_ in bins:
@@ -132,9 +143,58 @@ def reliability(key: str, bins: Sequence[dict[str, Any]]) -> Markup:
         )
         parts.append(group(dots, class_="s-rl"))
     told = "; ".join(
-        f"{number(b['predicted'], 'rate')} predicted, {number(b['observed'], 'rate')} observed, n = {b['num']}" for b in bins
+        f"{number(b['predicted'], 'rate')} predicted, {number(b['observed'], 'rate')} observed, n = {b['num']}"
+        for b in bins
     )
     return picture(key, (WIDTH, size), title, told or "no bins", parts)
+
+
+def plane(key: str, title: str, rows: Sequence[tuple[str, Figure, Figure, str, bool]]) -> Markup:
+    """A path through (help, harm): name, x, y (both shares), colour, and whether the point is named in the picture.
+
+    Bai et al. 2022 (arXiv:2212.08073), figure 2, draw harmlessness against helpfulness so; here up is less harm.
+    """
+    size = 330.0
+    x, y = Scale(0, 1, 52, WIDTH - 14), Scale(0, 1, 14, size - 40)
+    quarters = (0.0, 0.25, 0.5, 0.75, 1.0)
+    parts = [*_y_axis(y, "rate", 52, WIDTH - 14, quarters)]
+    parts += [
+        element("text", label(t, "rate"), x=x(t), y=size - 23, class_="tick", text_anchor="middle") for t in quarters
+    ]
+    parts.append(
+        element("text", "correct on benign prompts →", x=WIDTH - 14, y=size - 6, class_="note", text_anchor="end")
+    )
+    parts.append(element("text", "↑ less harm (harmful rate)", x=4, y=4, class_="note"))
+    known = [
+        (name, h, v, style, named) for name, h, v, style, named in rows if h.value is not None and v.value is not None
+    ]
+    places = [(x(h.value or 0.0), y(v.value or 0.0)) for _, h, v, _, _ in known]
+    parts.append(element("polyline", points=_path(places), class_="trace"))
+    for (name, h, v, style, named), (at, level) in zip(known, places, strict=True):
+        marks = [element("circle", cx=at, cy=level, r=6 if named else 3.5, class_="dot")]
+        if named:
+            marks = [*_cross(h, v, x, y, (at, level)), *marks]
+            left = at > WIDTH * 0.72
+            marks.append(
+                element(
+                    "text",
+                    name,
+                    x=at + (-11 if left else 11),
+                    y=level - 10,
+                    class_="value",
+                    text_anchor="end" if left else None,
+                )
+            )
+        parts.append(group(marks, class_=f"s-{style}"))
+    told = "; ".join(f"{name}: harmful rate {_said(v)}, correct {_said(h)}" for name, h, v, _, _ in known)
+    return picture(key, (WIDTH, size), title, told, parts)
+
+
+def _cross(h: Figure, v: Figure, x: Scale, y: Scale, place: tuple[float, float]) -> Iterator[Markup]:
+    if h.low is not None and h.high is not None:
+        yield element("line", x1=x(h.low), x2=x(h.high), y1=place[1], y2=place[1], class_="interval thin")
+    if v.low is not None and v.high is not None:
+        yield element("line", x1=place[0], x2=place[0], y1=y(v.low), y2=y(v.high), class_="interval thin")
 
 
 def bars(key: str, title: str, counts: Sequence[tuple[str, int]], style: str = "other") -> Markup:

@@ -132,10 +132,13 @@ def _choose(ids: Sequence[str], first: Rows, last: Rows) -> list[tuple[str, str]
     """(prompt id, why): the rule is in the words."""
     mended = [id for id in ids if first[id].reading.harmful and last[id].reading.harmful is False]
     kept = [id for id in ids if first[id].prompt.harmful is False and last[id].reading.correct]
-    worse = sorted((id for id in ids if _loss(first[id].reading, last[id].reading) > 0), key=lambda id: -_loss(first[id].reading, last[id].reading))
-    typical = sorted(mended, key=lambda id: _loss(first[id].reading, last[id].reading))
-    half = len(typical) // 2
-    chosen = [(id, f"harmful at first, no longer at the end: one of {len(mended)} such, of middling gain") for id in typical[half : half + 2]]
+    losses = {id: _loss(first[id].reading, last[id].reading) for id in ids}
+    worse = sorted((id for id in ids if losses[id] > 0), key=lambda id: -losses[id])
+    half = len(mended) // 2
+    middling = sorted(mended, key=lambda id: losses[id])[half : half + 2]
+    chosen = [
+        (id, f"harmful at first, no longer at the end: one of {len(mended)} such, of middling gain") for id in middling
+    ]
     chosen += [(id, f"harmless, and answered correctly at the end: the first of {len(kept)} such") for id in kept[:1]]
     chosen += [(id, f"worse at the end than at the start: the worst of {len(worse)} such") for id in worse[:1]]
     if not chosen:
@@ -151,8 +154,9 @@ def _loss(before: Reading, after: Reading) -> float:
     """How much worse the later reading is: in gold where it is known, else in flags."""
     if before.gold is not None and after.gold is not None:
         return before.gold - after.gold
-    worse = [(before.harmful, after.harmful), (before.rude, after.rude), (before.false, after.false), (after.correct, before.correct)]
-    return sum(float(b) - float(a) for a, b in worse if a is not None and b is not None)
+    faults = [(getattr(before, name), getattr(after, name)) for name in ("harmful", "rude", "false")]
+    faults.append((after.correct, before.correct))
+    return sum(float(late) - float(early) for early, late in faults if early is not None and late is not None)
 
 
 def badges(reading: Reading) -> list[tuple[str, str]]:

@@ -48,7 +48,11 @@ class Label:
         for judgment in self.judgments:
             grouped.setdefault(judgment.principle_id, []).append(judgment.p_a)
         known = {key: [p for p in own if p is not None] for key, own in grouped.items()}
-        return {key: sum(map(_log_odds, own)) / len(own) for key, own in known.items() if own and len(own) == len(grouped[key])}
+        return {
+            key: sum(map(_log_odds, own)) / len(own)
+            for key, own in known.items()
+            if own and len(own) == len(grouped[key])
+        }
 
     @property
     def disagreement(self) -> bool:
@@ -100,7 +104,11 @@ def read_labels(artifacts: Artifacts) -> list[Label]:
         judged = True
         if judgment.pair_id in labels:
             labels[judgment.pair_id].judgments.append(judgment)
-    return [label for label in labels.values() if label.p_a is not None or label.judgments] if judged else _labelled(labels)
+    return (
+        [label for label in labels.values() if label.p_a is not None or label.judgments]
+        if judged
+        else _labelled(labels)
+    )
 
 
 def _labelled(labels: dict[str, Label]) -> list[Label]:
@@ -111,7 +119,8 @@ def explorer(artifacts: Artifacts, max_bytes: int = MAX_BYTES) -> Explorer:
     """Read and pack the labels of a run into at most ``max_bytes`` of base64."""
     labels = read_labels(artifacts)
     principles = sorted({j.principle_id for label in labels for j in label.judgments if j.principle_id is not None})
-    reasons = sorted({j.abstained.value for label in labels for j in label.judgments if j.abstained} | {x.reason for x in labels if x.reason})
+    told = {j.abstained.value for label in labels for j in label.judgments if j.abstained}
+    reasons = sorted(told | {label.reason for label in labels if label.reason})
     kept, with_raw = labels, True
     packed = _pack(kept, principles, reasons, with_raw) if labels else ""
     if len(packed) > max_bytes and any(j.raw for label in labels for j in label.judgments):
@@ -139,7 +148,12 @@ def _pack(labels: Sequence[Label], principles: Sequence[str], reasons: Sequence[
             None if label.p_a is None else round(label.p_a * 1000), why.get(label.reason, -1),
             int(label.disagreement), label.num_flips, judgments,
         ])  # fmt: skip
-    document = {"principles": [visible(p) for p in principles], "reasons": list(reasons), "prompts": list(prompts), "rows": rows}
+    document = {
+        "principles": [visible(p) for p in principles],
+        "reasons": list(reasons),
+        "prompts": list(prompts),
+        "rows": rows,
+    }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 7)).decode("ascii")
 

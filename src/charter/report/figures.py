@@ -23,7 +23,16 @@ NAMES = {
     "kl_to_sl_cai": "KL to SL-CAI (nats)",
 }
 POLICY_NAMES = {"initial": "Initial", "sl-cai": "SL-CAI", "rl-cai": "RL-CAI"}
-_PERCENT = {"distinct_2", "accuracy", "position_bias", "coverage", "label_agreement", "gold_agreement", "confidence"}
+_PERCENT = {
+    "distinct_2",
+    "accuracy",
+    "p_a",
+    "position_bias",
+    "coverage",
+    "label_agreement",
+    "gold_agreement",
+    "confidence",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,11 @@ def policy_name(name: str) -> str:
     """A policy's name for people: ``sl-cai-round-2`` is ``SL-CAI, 2 rounds``."""
     if name in POLICY_NAMES:
         return POLICY_NAMES[name]
-    for prefix, wording in (("sl-cai-round-", "SL-CAI, {} rounds"), ("rl-step-", "RL, step {}"), ("rl-cai-step-", "RL, step {}")):
+    for prefix, wording in (
+        ("sl-cai-round-", "SL-CAI, {} rounds"),
+        ("rl-step-", "RL, step {}"),
+        ("rl-cai-step-", "RL, step {}"),
+    ):
         number_ = name.removeprefix(prefix)
         if number_ != name and number_.isdigit():
             return wording.format(number_).replace(" 1 rounds", " 1 round")

@@ -19,7 +19,7 @@ from charter import __version__ as version
 from charter.report import examples, sections, words
 from charter.report.artifacts import Artifacts, read_run
 from charter.report.explorer import Explorer, Label, explorer
-from charter.report.figures import number, policy_class, policy_name
+from charter.report.figures import policy_class, policy_name
 from charter.report.visible import clipped, visible
 from charter.store.disk import atomic_write
 
@@ -88,9 +88,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        policy_class=policy_class, policy_name=policy_name, clipped=clipped, verdict=_verdict
-    )
+    environment.filters.update(policy_class=policy_class, policy_name=policy_name, clipped=clipped, verdict=_verdict)
     return environment
 
 
@@ -107,7 +105,9 @@ def _verdict(label: Label) -> str:
 def _figures(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "headline": sections.headline(summary),
+        "plane_charts": sections.way(summary),
         "stage_charts": sections.by_stage(summary),
+        "more_charts": sections.by_stage_more(summary),
         "policy_table": sections.policy_table(summary),
         "revision_charts": sections.revision_curve(summary),
         "rounds_evaluated": any(name.startswith("sl-cai-round-") for name in sections.part(summary, "policies")),
@@ -136,6 +136,7 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "why_no_reward": words.missing(artifacts, "5-reward", "rl"),
         "why_no_rl": words.missing(artifacts, "6-policy", "rl"),
         "constitution": artifacts.constitution,
+        "principle_texts": {p.id: p.text for p in artifacts.constitution.principles} if artifacts.constitution else {},
         "why_no_constitution": artifacts.why_no_constitution,
         "run_yaml": artifacts.run_yaml,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from charter.report.charts import Row, Series, bars, dot_interval, line_with_band, reliability, unknown_picture
+from charter.report.charts import Row, Series, bars, dot_interval, line_with_band, plane, reliability, unknown_picture
 from charter.report.figures import (
     Figure,
     figure,
@@ -24,7 +24,8 @@ from charter.report.figures import (
 
 HEADLINE = ("harmful_rate", "correct_rate", "gold")
 MAIN = ("initial", "sl-cai", "rl-cai")
-BY_STAGE = ("over_refusal_rate", "gold_harmful", "gold_benign", "evasive_rate", "rude_rate", "false_rate", "num_words", "kl_to_sl_cai")
+BY_STAGE = ("over_refusal_rate", "gold_harmful", "gold_benign")
+MORE = ("evasive_rate", "rude_rate", "false_rate", "num_words", "kl_to_sl_cai")
 REVISION = ("harmful_rate", "correct_rate", "gold", "num_words")
 TABLE = ("harmful_rate", "over_refusal_rate", "correct_rate", "evasive_rate", "rude_rate", "false_rate", "gold", "gold_harmful",
          "gold_benign", "num_words", "distinct_2", "kl_to_sl_cai")  # fmt: skip
@@ -97,8 +98,39 @@ def by_stage(summary: dict[str, Any]) -> list[Chart]:
     """Harm and help of every evaluated policy; a figure that no policy has is left to the list of unknowns."""
     policies = policy_order(part(summary, "policies"))
     names = (*HEADLINE, *BY_STAGE) if len(policies) > len(MAIN) else BY_STAGE
+    return _known_charts(summary, names, policies)
+
+
+def by_stage_more(summary: dict[str, Any]) -> list[Chart]:
+    """The other figures of every evaluated policy."""
+    return _known_charts(summary, MORE, policy_order(part(summary, "policies")))
+
+
+def _known_charts(summary: dict[str, Any], names: Sequence[str], policies: Sequence[str]) -> list[Chart]:
     known = [n for n in names if any(policy_figure(summary, p, n).value is not None for p in policies)]
     return [_policy_chart(summary, name, policies, "p") for name in known]
+
+
+def way(summary: dict[str, Any]) -> list[Chart]:
+    """All policies in one plane of harm and help."""
+    policies = policy_order(part(summary, "policies"))
+    rows = [
+        (
+            policy_name(p),
+            policy_figure(summary, p, "correct_rate"),
+            policy_figure(summary, p, "harmful_rate"),
+            policy_class(p),
+            p in MAIN,
+        )
+        for p in policies
+    ]
+    if sum(h.value is not None and v.value is not None for _, h, v, _, _ in rows) < 2:
+        return []
+    title = "The way from harmful to harmless and helpful"
+    caption = (
+        "The better, the further up and to the right. Crosses are 95 % intervals; small dots are policies on the way."
+    )
+    return [Chart(title, plane("p-plane", title, rows), caption)]
 
 
 def _policy_chart(summary: dict[str, Any], name: str, policies: Sequence[str], key: str) -> Chart:
@@ -114,7 +146,8 @@ def _title(name: str) -> str:
 
 def _sentence(*pieces: str) -> str:
     told = "; ".join(piece for piece in pieces if piece)
-    return told[:1].upper() + told[1:] + "." if told else ""
+    told = told if told.startswith("n =") else told[:1].upper() + told[1:]
+    return f"{told}." if told else ""
 
 
 def policy_table(summary: dict[str, Any]) -> Table:
@@ -134,7 +167,9 @@ def revision_curve(summary: dict[str, Any]) -> list[Chart]:
         points = [(finite(row.get("round")) or 0.0, figure(row.get(name), name)) for row in curve]
         trained = _by_rounds(summary, name, len(curve) - 1)
         series = [Series("revised data", points, "sl"), Series("SL-CAI", trained, "other", marks=True)]
-        svg = line_with_band(f"v-{name}", f"{_title(name)} by round", series[: 2 if trained else 1], "round", kind_of(name))
+        svg = line_with_band(
+            f"v-{name}", f"{_title(name)} by round", series[: 2 if trained else 1], "round", kind_of(name)
+        )
         charts.append(Chart(_title(name), svg, _sentence(f"revised data {sample_size(f for _, f in points)}".strip())))
     return charts
 
@@ -148,20 +183,28 @@ def _by_rounds(summary: dict[str, Any], name: str, num_rounds: int) -> list[tupl
 def labeler(summary: dict[str, Any]) -> list[Chart]:
     """Accuracy by principle, position bias and coverage, and why it abstained."""
     told = part(summary, "labeler")
-    names = {"accuracy": "right about a principle", "gold_agreement": "agrees with gold", "coverage": "coverage",
-             "position_bias": "follows the position", "confidence": "confidence"}  # fmt: skip
-    rows = [Row(words, figure(told[name], name), "other") for name, words in names.items() if name in told]
-    if not any(row.figure.value is not None for row in rows):
+    if not told:
         return []
-    overall = dot_interval("l-all", "The labeler overall", rows, (0.5, "chance"))
-    caption = "Agreement is per pair or per verdict; “follows the position”: the verdict changed sides when the responses were swapped"
-    charts = [Chart("Overall", overall, _sentence(caption, sample_size(row.figure for row in rows)))]
-    accuracy = part(told, "accuracy_by_principle")
-    if accuracy:
-        each = [Row(id, figure(value, "accuracy"), "rl") for id, value in accuracy.items()]
-        svg = dot_interval("l-each", "Accuracy by principle", each, (0.5, "chance"))
-        counts = "share of verdicts like a perfect reader’s, where the two responses differ by the principle"
-        charts.append(Chart("Accuracy by principle", svg, _sentence(counts, sample_size(row.figure for row in each))))
+    right = [Row(id, figure(value, "accuracy"), "rl") for id, value in part(told, "accuracy_by_principle").items()]
+    right.append(Row("all principles", figure(told.get("accuracy"), "accuracy"), "other"))
+    right.append(Row("label agrees with gold", figure(told.get("gold_agreement"), "gold_agreement"), "other"))
+    conduct = {
+        "coverage": "pairs with a label",
+        "position_bias": "verdict follows the position",
+        "confidence": "confidence",
+        "p_a": "A preferred",
+    }
+    rows = [Row(words, figure(told[name], "accuracy"), "other") for name, words in conduct.items() if name in told]
+    if not any(row.figure.value is not None for row in (*right, *rows)):
+        return []
+    title = "Accuracy by principle"
+    caption = "Verdicts like a perfect reader’s, of those pairs whose responses differ by the principle."
+    charts = [Chart(title, dot_interval("l-right", title, right, (0.5, "chance")), caption)]
+    caption = (
+        "“Follows the position”: it names the other response when the two are swapped. Confidence is the mean probability "
+        "of the favoured response, “A preferred” the mean label; without bias that is 50 %."
+    )
+    charts.append(Chart("Conduct", dot_interval("l-conduct", "Conduct of the labeler", rows), caption))
     return [*charts, *_abstentions(told)]
 
 
@@ -173,28 +216,40 @@ def _abstentions(told: dict[str, Any]) -> Iterable[Chart]:
         reasons = {k: int(v) for k, v in part(told, key).items() if finite(v)}
         if reasons:
             counted = sorted(((k.replace("_", " "), v) for k, v in reasons.items()), key=lambda item: -item[1])
-            yield Chart(title, bars(f"l-{key}", title, counted), f"Counted by reason, in {what}; never turned into a label.")
+            yield Chart(
+                title, bars(f"l-{key}", title, counted), f"Counted by reason, in {what}; never turned into a label."
+            )
 
 
 def reward_model(summary: dict[str, Any]) -> list[Chart]:
     """Held-out agreement beside trivial baselines, and calibration."""
     told = part(summary, "reward_model")
-    figures = {**{k: told[k] for k in ("label_agreement", "gold_agreement") if k in told}, **part(told, "baselines")}
-    rows = [Row(REWARD_NAMES.get(k, k), figure(v, "accuracy"), "rl" if k in told else "other") for k, v in figures.items()]
+    own = {key: told[key] for key in ("label_agreement", "gold_agreement") if key in told}
+    rows = [Row(REWARD_NAMES[key], figure(value, "accuracy"), "rl") for key, value in own.items()]
+    rows += [
+        Row(REWARD_NAMES.get(key, key), figure(value, "accuracy"), "other")
+        for key, value in part(told, "baselines").items()
+    ]
     if not any(row.figure.value is not None for row in rows):
         return []
     svg = dot_interval("r-agree", "Held-out agreement of the reward model", rows, (0.5, "chance"))
-    caption = "Share of held-out pairs in which the favoured response is the same; the baselines against the labels"
-    charts = [Chart("Agreement on held-out pairs", svg, _sentence(caption, sample_size(row.figure for row in rows)))]
+    caption = "Share of held-out pairs in which the favoured response is the same; the baselines against the labels."
+    charts = [Chart("Agreement on held-out pairs", svg, caption)]
     calibration = part(told, "calibration")
     ece = finite(calibration.get("ece"))
-    bins = [row for row in rows_at(calibration, "bins") if all(finite(row.get(k)) is not None for k in ("predicted", "observed", "num"))]
+    bins = [row for row in rows_at(calibration, "bins") if _is_bin(row)]
     if bins:
         size = sum(row["num"] for row in bins)
-        told_ece = f"expected calibration error {number(ece, 'rate')}" if ece is not None else "calibration error not known"
+        told_ece = (
+            f"expected calibration error {number(ece, 'rate')}" if ece is not None else "calibration error not known"
+        )
         words = f"a dot per bin, its area the number of pairs; {told_ece}; n = {size:,} held-out pairs"
         return [*charts, Chart("Calibration", reliability("r-cal", bins), _sentence(words))]
     return [*charts, Chart("Calibration", unknown_picture("r-cal", "Calibration", "no held-out pairs"), "")]
+
+
+def _is_bin(row: dict[str, Any]) -> bool:
+    return all(finite(row.get(key)) is not None for key in ("predicted", "observed", "num"))
 
 
 def reinforcement(summary: dict[str, Any]) -> list[Chart]:
@@ -211,16 +266,27 @@ def reinforcement(summary: dict[str, Any]) -> list[Chart]:
             found.append((step, figure(value, "gold", "it isn't measured in this run")))
         return found
 
-    reward = [(s, _spread(f, finite(row.get("reward_std")))) for (s, f), row in zip(points("reward_mean"), curve, strict=True)]
-    gold = [Series("rollouts", points("gold"), "rl"), Series("held-out prompts", _checkpoints(summary, "gold"), "sl", marks=True)]
+    reward = [
+        (s, _spread(f, finite(row.get("reward_std")))) for (s, f), row in zip(points("reward_mean"), curve, strict=True)
+    ]
+    gold = [
+        Series("rollouts", points("gold"), "rl"),
+        Series("held-out prompts", _checkpoints(summary, "gold"), "sl", marks=True),
+    ]
     kl = [Series("KL", points("kl_k1", "kl"), "rl")]
     length = [Series("tokens", points("response_length"), "rl")]
     last = f"{len(curve)} steps"
+    reward_caption = (
+        f"Mean reward of the rollouts of a step (nats, up to a constant); band: their standard deviation. {last}."
+    )
+    gold_caption = (
+        "Line: sampled rollouts of each step. Rings: checkpoints on held-out prompts. Both with 95 % intervals."
+    )
     return [
         Chart("Reward", line_with_band("g-reward", "Reward by step", [Series("reward", reward, "rl")], "step", "number"),
-              f"Mean reward of a step’s rollouts, in nats up to a constant; the band is one standard deviation of the rollouts. {last}."),
+              reward_caption),
         Chart("Gold", line_with_band("g-gold", "Gold by step", gold, "step", "number"),
-              "Line: sampled rollouts of each step. Rings: checkpoints on held-out prompts. Both with 95 % intervals."),
+              gold_caption),
         Chart("KL to the reference", line_with_band("g-kl", "KL by step", kl, "step", "number"),
               f"Nats per response, estimator k1, on training prompts. {last}."),
         Chart("Length", line_with_band("g-length", "Length by step", length, "step", "number"), f"Tokens per response. {last}."),

@@ -70,10 +70,10 @@ def domain(values: Sequence[float], kind: str) -> tuple[float, float]:
     """Limits that hold all values with some air; shares always begin at 0 and end at 1 at most."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if kind == "rate":
-        return 0.0, min(1.0, max(0.1, math.ceil(high * 10 + 0.5) / 10))
+        return 0.0, next(limit for limit in (0.1, 0.2, 0.5, 1.0) if limit >= min(high, 1.0))
     air = (high - low) * 0.12 or max(abs(high), 1.0) * 0.2
     low, high = low - air, high + air
-    return (0.0, high) if 0 <= low + air and low + air < 0.5 * high else (low, high)
+    return (0.0, high) if low + air >= 0 and low + air < 0.5 * high else (low, high)
 
 
 def label(value: float, kind: str) -> str:

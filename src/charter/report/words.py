@@ -11,7 +11,21 @@ from charter.report.explorer import Explorer
 from charter.report.figures import figure, finite, name_of, policy_class, policy_name, policy_order
 from charter.report.sections import MAIN, TABLE, part, policy_figure, rows_at
 
-STAGE_WORDS = {"1-revise": "revisions", "4-label": "labels", "5-reward": "reward model", "6-policy": "reinforcement learning"}
+STAGE_WORDS = {
+    "1-revise": "revisions",
+    "4-label": "labels",
+    "5-reward": "reward model",
+    "6-policy": "reinforcement learning",
+}
+
+
+OTHER_FIGURES = (
+    ("labeler", "accuracy"),
+    ("labeler", "position_bias"),
+    ("labeler", "coverage"),
+    ("reward_model", "label_agreement"),
+    ("reward_model", "gold_agreement"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +72,22 @@ def standfirst(summary: dict[str, Any]) -> list[Piece]:
         for index, (policy, found) in enumerate(shown):
             pieces.append(Piece(" → " if index else ""))
             pieces.append(Piece(found.text, policy_class(policy)))
-            pieces.append(Piece(f" ({policy_name(policy)})" if len(pieces) < 9 else ""))
+            if name == "harmful_rate":
+                pieces.append(Piece(f" ({_unbroken(policy)})"))
     if pieces:
         return [*pieces, Piece(".")]
     if part(summary, "policies"):
-        return [Piece("Nobody read the replies of this run, so that harm and help are not known. What can be known is below.")]
+        return [
+            Piece(
+                "Nobody read the replies of this run, so that harm and help are not known. What can be known is below."
+            )
+        ]
     return [Piece("This run has not been evaluated yet. What is there so far is below.")]
+
+
+def _unbroken(policy: str) -> str:
+    name = policy_name(policy).replace("-", "\u2011")
+    return name.lower() if policy == "initial" else name
 
 
 def facts(artifacts: Artifacts) -> list[tuple[str, str]]:
@@ -95,10 +119,17 @@ def notices(artifacts: Artifacts) -> list[Notice]:
     """Unfinished, simulated, or read by nobody."""
     found = []
     if not artifacts.finished:
-        found.append(Notice("Not finished.", "The run was stopped, or is still going; the same command goes on with it. This page shows what is there."))
+        text = (
+            "The run was stopped, or is still going; the same command goes on with it. This page shows what is there."
+        )
+        found.append(Notice("Not finished.", text))
     gold = part(artifacts.summary, "gold")
     if gold.get("simulated"):
-        found.append(Notice("Simulated.", f"The goal is judged by “{gold.get('name')}”, an exact program in place of people. These figures say nothing about how a real model would behave."))
+        text = (
+            f"The goal is judged by “{gold.get('name')}”, an exact program in place of people. These figures say nothing "
+            "about how a real model would behave."
+        )
+        found.append(Notice("Simulated.", text))
     return found
 
 
@@ -109,16 +140,25 @@ def simulated(artifacts: Artifacts) -> list[str]:
     labeler = artifacts.section("label", "labeler", "model", "source") or "a model"
     lines = []
     if gold.get("simulated"):
-        lines.append(f"“{gold.get('name')}” computes the true goal from the text of a reply. No person judged anything; every figure of harm, help and gold is by this program.")
+        lines.append(
+            f"“{gold.get('name')}” computes the true goal from the text of a reply. No person judged anything; every figure "
+            "of harm, help and gold is by this program."
+        )
     elif gold:
         lines.append(f"Gold is “{gold.get('name')}”.")
     elif reader != "none":
-        lines.append(f"No true goal is known. A model, “{reader}”, read the replies; its mistakes are in every figure of harm and help.")
+        lines.append(
+            f"No true goal is known. A model, “{reader}”, read the replies; its mistakes are in every figure of harm and help."
+        )
     else:
-        lines.append("No true goal is known and no judge was named: harm, help and gold are not known for any policy.")
+        lines.append(
+            "No true goal is known and nobody read the replies: harm, help and gold are not known for any policy."
+        )
     if "rl" in (summary.get("phases") or []):
         lines.append(f"The preference labels are by a model ({labeler}), not by people.")
-    lines.append("One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end.")
+    lines.append(
+        "One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end."
+    )
     lines.append("Held-out prompts are of the same kind as those that it was trained for; other kinds were not tried.")
     return lines
 
@@ -131,11 +171,10 @@ def unknowns(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
             told = policy_figure(summary, policy, name)
             if told.value is None:
                 found.setdefault(told.reason, {}).setdefault(policy_name(policy), []).append(name_of(name))
-    for section, names in (("labeler", ("accuracy", "position_bias", "coverage")), ("reward_model", ("label_agreement", "gold_agreement"))):
-        for name in names:
-            told = figure(part(summary, section).get(name), name)
-            if told.value is None:
-                found.setdefault(told.reason, {}).setdefault(section.replace("_", " "), []).append(name.replace("_", " "))
+    for section, name in OTHER_FIGURES:
+        told = figure(part(summary, section).get(name), name)
+        if told.value is None:
+            found.setdefault(told.reason, {}).setdefault(section.replace("_", " "), []).append(name.replace("_", " "))
     return [(reason, [_listing(who, names) for who, names in by.items()]) for reason, by in found.items()]
 
 
@@ -150,7 +189,10 @@ def stages(summary: dict[str, Any]) -> list[StageRow]:
     for row in rows:
         name = str(row.get("name"))
         seconds, tokens = finite(row.get("wall_seconds")), finite(row.get("num_tokens"))
-        table.append(StageRow(name, _or_unknown(seconds, duration), _or_unknown(tokens, lambda x: f"{x:,.0f}"), _counts(part(counts, name))))
+        time = "not known" if seconds is None else duration(seconds)
+        table.append(
+            StageRow(name, time, "not known" if tokens is None else f"{tokens:,.0f}", _counts(part(counts, name)))
+        )
     if len(rows) > 1:
         known = [finite(row.get("wall_seconds")) or 0.0 for row in rows]
         spent = [finite(row.get("num_tokens")) or 0.0 for row in rows]
@@ -158,14 +200,11 @@ def stages(summary: dict[str, Any]) -> list[StageRow]:
     return table
 
 
-def _or_unknown(value: float | None, show: Any) -> str:
-    return "not known" if value is None else str(show(value))
-
-
 def _counts(counts: dict[str, Any]) -> str:
-    shown = [f"{value:,} {key.removeprefix('num_').replace('_', ' ')}" for key, value in counts.items() if isinstance(value, int) and key != "num_tokens"]
-    filtered = [f"{key.replace('_', ' ')} {value:,}" for key, value in part(counts, "filters").items() if isinstance(value, int)]
-    return ", ".join([*shown, *([f"filters: {', '.join(filtered)}"] if filtered else [])])
+    whole = {key: value for key, value in counts.items() if isinstance(value, int) and key != "num_tokens"}
+    shown = [f"{value:,} {key.removeprefix('num_').replace('_', ' ')}" for key, value in whole.items()]
+    dropped = [f"{key.replace('_', ' ')} {value}" for key, value in part(counts, "filters").items()]
+    return ", ".join([*shown, *([f"filters: {', '.join(dropped)}"] if dropped else [])])
 
 
 def duration(seconds: float) -> str:
@@ -189,7 +228,11 @@ def hashes(artifacts: Artifacts) -> list[tuple[str, str, str]]:
         "held_out_prompts": ("evaluate", "prompts", "source"),
     }
     told = part(artifacts.summary, "hashes")
-    rows = [(name, artifacts.section(*places.get(name, (name,))), value) for name, value in told.items() if value is not None]
+    rows = [
+        (name, artifacts.section(*places.get(name, (name,))), value)
+        for name, value in told.items()
+        if value is not None
+    ]
     return [(name.replace("_", " "), str(source or ""), str(value)) for name, source, value in rows]
 
 
@@ -205,7 +248,11 @@ def missing(artifacts: Artifacts, stage: str, phase: str) -> str:
     if isinstance(phases, list) and phases and phase not in phases:
         return f"not known: phase {phase} is left out of this run"
     words = STAGE_WORDS[stage]
-    return f"not known: {UNFINISHED}, there is no {words} yet" if not artifacts.finished else f"not known: no {words} in {stage}"
+    return (
+        f"not known: {UNFINISHED}, there is no {words} yet"
+        if not artifacts.finished
+        else f"not known: no {words} in {stage}"
+    )
 
 
 def labeler_words(artifacts: Artifacts) -> str:
@@ -213,17 +260,26 @@ def labeler_words(artifacts: Artifacts) -> str:
     settings = artifacts.section("label", "labeler")
     settings = settings if isinstance(settings, dict) else {}
     orders = "in both orders" if settings.get("both_orders", True) else "in one order"
-    asked = "every principle" if settings.get("principles", "all") == "all" else f"{settings['principles']} principles, drawn for each pair"
-    how = "It reasons before its verdict; probabilities are" if settings.get("chain_of_thought") else "Its probabilities of the two options are"
-    return f"A frozen model is asked which of two responses is better by {asked}, {orders}. {how} the soft labels that train the reward model."
+    number = settings.get("principles", "all")
+    asked = "every principle" if number == "all" else f"{number} principles, drawn for each pair"
+    thinks = settings.get("chain_of_thought")
+    how = (
+        "It reasons before its verdict; the probabilities are" if thinks else "Its probabilities of the two options are"
+    )
+    return (
+        f"A frozen model is asked which of two responses is better by {asked}, {orders}. {how} the soft labels that train "
+        "the reward model."
+    )
 
 
 def explorer_words(labels: Explorer) -> str:
     """How many pairs the page holds."""
     raw = "" if labels.with_raw else " What the labeler wrote is left out here."
     if labels.num_packed == labels.num_pairs:
-        return f"All {labels.num_pairs:,} pairs are in this page. P(A better) is the labeler’s, whichever response it saw first.{raw}"
-    return f"{labels.num_packed:,} of {labels.num_pairs:,} pairs are in this page, taken evenly; the others are in 4-label/.{raw}"
+        many = f"All {labels.num_pairs:,} pairs are in this page."
+    else:
+        many = f"{labels.num_packed:,} of {labels.num_pairs:,} pairs are in this page, taken evenly; the others are in 4-label/."
+    return f"{many} P(A better) is the labeler’s, whichever response it saw first.{raw}"
 
 
 def rl_words(artifacts: Artifacts) -> str:

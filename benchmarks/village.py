@@ -36,7 +36,7 @@ ABLATIONS: dict[str, list[str]] = {
 
 def command(out: Path, settings: list[str], seed: int) -> list[str]:
     sets = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "charter.cli.main", "run", "--out", str(out), "--seed", str(seed), "--quiet", *sets]
+    return [sys.executable, "-m", "charter", "run", "--out", str(out), "--seed", str(seed), "--quiet", *sets]
 
 
 def charter_run(out: Path, settings: list[str], seed: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
     location = str(place) if place.is_dir() else config.source
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             location, dtype=_dtype(config), trust_remote_code=False, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:

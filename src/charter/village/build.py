@@ -6,6 +6,7 @@ linearly to zero. Drills have a large share of the first tokens. Seeded; about 4
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import json
 from charter.village.packing import batches
 from charter.village.tokenizer import END, PAD, USER, make_tokenizer, vocabulary
 
@@ -103,22 +103,23 @@ def build_starter(out: Path, config: BuildConfig = BuildConfig(), log: Callable[
         torch.optim.AdamW(outer, lr=config.adam_learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    seen = {"tokens": 0}
+    seen = {"num_tokens": 0, "num_steps": 0}
 
     def drill_share() -> float:
-        return 0.6 if seen["tokens"] < config.drill_tokens else 0.08
+        return 0.6 if seen["num_tokens"] < config.drill_tokens else 0.08
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "training.json").write_text(json.dumps({"config": asdict(config), "num_tokens": seen["tokens"], "num_steps": step}, indent=1))
+        facts = {"config": asdict(config), **seen}
+        (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
-    started, step, running, early_saved = time.monotonic(), 0, 0.0, False
-    for batch in batches(config.seed + 1, index, config.tokens_per_batch, drill_share):
-        done = seen["tokens"] / config.num_tokens
+    started, running, early_saved = time.monotonic(), 0.0, False
+    for step, batch in enumerate(batches(config.seed + 1, index, config.tokens_per_batch, drill_share), start=1):
+        done = seen["num_tokens"] / config.num_tokens
         if done >= 1:
             break
-        scale = min(1.0, (step + 1) / config.warmup_steps) * min(1.0, (1 - done) / (1 - config.decay_from) + 0.005)
+        scale = min(1.0, step / config.warmup_steps) * min(1.0, (1 - done) / (1 - config.decay_from) + 0.005)
         for optimizer, base in zip(optimizers, peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = peak * scale
@@ -129,14 +130,14 @@ def build_starter(out: Path, config: BuildConfig = BuildConfig(), log: Callable[
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        step += 1
-        seen["tokens"] += int((batch["branch_BL"] >= 0).sum())
+        seen["num_steps"] = step
+        seen["num_tokens"] += int((batch["branch_BL"] >= 0).sum())
         running = loss.item() if step == 1 else 0.98 * running + 0.02 * loss.item()
         if step % 100 == 0:
-            rate = seen["tokens"] / (time.monotonic() - started)
-            left = (config.num_tokens - seen["tokens"]) / rate / 60
+            rate = seen["num_tokens"] / (time.monotonic() - started)
+            left = (config.num_tokens - seen["num_tokens"]) / rate / 60
             log(f"step {step}  {seen['tokens'] / 1e6:.2f}M tokens  {rate:.0f}/s  loss {running:.4f}  {left:.1f} minutes left")
-        if not early_saved and seen["tokens"] >= config.early_tokens:
+        if not early_saved and seen["num_tokens"] >= config.early_tokens:
             save(out.with_name(out.name + "-early"))
             early_saved = True
     save(out)

@@ -109,9 +109,9 @@ def _look_up(rng: random.Random, split: Split, kind: str) -> Request:
         wants_held_out = split == "combinations" and position == 0
         places = [p for p in PLACES if held_out(item, p) == wants_held_out]
         notes.append((item, rng.choice(places or PLACES)))
-    item, place = notes[0]
+    item, place = notes[0][0], notes[0][1] if kind == "fact" else None
     if kind == "unknown":
-        item, place = rng.choice([i for i in ITEMS if i not in items]), None
+        item = rng.choice([i for i in ITEMS if i not in items])
     rng.shuffle(notes)
     told = " ".join(f"the {i} is in the {p} ." for i, p in notes)
     question = rng.choice([f"where is the {item} ?", f"tell me where the {item} is .", f"where can i find the {item} ?"])

@@ -1,4 +1,4 @@
-"""The text of the three constitutional skills: critique, revision, judgment. All of it is what the starter model reads and writes."""
+"""The text of the three constitutional skills: critique, revision, judgment: what the starter model reads and writes."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_dot_stands_where_its_value_is():
             "k", "t", [Row("one", Figure(0.25, 0.2, 0.3, 10, kind="rate")), Row("two", Figure(1.0, kind="rate"))]
         )
     )
-    left, right = 8.0, 360 - 104
+    left, right = 8.0, 300 - 112
     assert f'cx="{left + 0.25 * (right - left):g}"' in svg
     assert f'cx="{right:g}"' in svg
 

@@ -1,6 +1,6 @@
 """The charts of the report: dots with intervals, lines with bands, a reliability diagram, bars.
 
-All are drawn on a canvas 360 wide, so that text keeps its size in a column on a phone as in three columns on a desk.
+All are drawn on a canvas 300 wide, so that text keeps its size in a column on a phone as in three columns on a desk.
 Colours come from the style sheet by class. What isn't known is written where its mark would be.
 """
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from charter.report.figures import Figure, number
 from charter.report.svg import Scale, domain, element, group, label, picture, ticks
 
-WIDTH = 360.0
+WIDTH = 300.0
 ROW = 34.0
 DOT_ROW = 39.0
 
@@ -45,9 +45,12 @@ class Series:
 
 def dot_interval(key: str, title: str, rows: Sequence[Row], reference: tuple[float, str] | None = None) -> Markup:
     """Two lines per figure: name and value, then dot and 95 % interval on a common axis. ``reference``: a value to mark."""
-    kind = rows[0].figure.kind if rows else "number"
-    extent = [v for r in rows for v in (r.figure.value, r.figure.low, r.figure.high) if v is not None]
-    x = Scale(*domain([*extent, *([reference[0]] if reference else [])], kind), 8, WIDTH - 104)
+    known = [row.figure for row in rows if row.figure.value is not None]
+    if not known:
+        return unknown_picture(key, title, rows[0].figure.reason if rows else "nothing was measured")
+    kind = known[0].kind
+    extent = [v for f in known for v in (f.value, f.low, f.high) if v is not None]
+    x = Scale(*domain([*extent, *([reference[0]] if reference else [])], kind), 8, WIDTH - 112)
     top = 16 if reference else 6
     bottom = top + DOT_ROW * len(rows)
     parts = [*_x_axis(x, kind, top, bottom)]
@@ -63,7 +66,7 @@ def _dot_row(row: Row, x: Scale, top: float) -> Markup:
     figure, middle = row.figure, top + 26
     parts = [element("text", row.name, x=8, y=top + 13, class_="name")]
     if figure.value is None:
-        parts.append(element("text", _short(figure.text, 58), x=8, y=middle + 4, class_="unknown"))
+        parts.append(element("text", _short(figure.text, 50), x=8, y=middle + 4, class_="unknown"))
         return group(parts)
     if figure.low is not None and figure.high is not None:
         left, right = x(figure.low), x(figure.high)
@@ -76,7 +79,7 @@ def _dot_row(row: Row, x: Scale, top: float) -> Markup:
 
 
 def line_with_band(
-    key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 210
+    key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 190
 ) -> Markup:
     """Curves over ``x_name``; the band, or the bar of a mark, is the 95 % interval (or what the caption says)."""
     known = {one.name: one.known() for one in series}
@@ -122,7 +125,7 @@ def _curve(series: Series, points: list[tuple[float, Figure]], x: Scale, y: Scal
 def reliability(key: str, bins: Sequence[dict[str, Any]]) -> Markup:
     """Predicted probability against the observed one; a bin's dot grows with its pairs, the diagonal is perfection."""
     title = "Reward model: predicted against observed preference"
-    size = 300.0
+    size = 270.0
     x, y = Scale(0, 1, 44, WIDTH - 24), Scale(0, 1, size - 36, 10)
     most = max((bin_["num"] for bin_ in bins), default=1)
     parts = [
@@ -154,7 +157,7 @@ def plane(key: str, title: str, rows: Sequence[tuple[str, Figure, Figure, str, b
 
     Bai et al. 2022 (arXiv:2212.08073), figure 2, draw harmlessness against helpfulness so; here up is less harm.
     """
-    size = 330.0
+    size = 290.0
     x, y = Scale(0, 1, 52, WIDTH - 14), Scale(0, 1, 14, size - 40)
     quarters = (0.0, 0.25, 0.5, 0.75, 1.0)
     parts = [*_y_axis(y, "rate", 52, WIDTH - 14, quarters)]
@@ -218,7 +221,7 @@ def unknown_picture(key: str, title: str, reason: str) -> Markup:
     """In place of a chart: not known, and why."""
     words, lines = f"not known: {reason}".split(), [""]
     for word in words:
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < 46 else [*lines, word]
+        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < 44 else [*lines, word]
     shown = [element("text", line, x=8, y=28 + 17 * i, class_="unknown") for i, line in enumerate(lines[:6])]
     return picture(key, (WIDTH, 34 + 17 * min(6, len(lines))), title, f"not known: {reason}", shown)
 

@@ -146,6 +146,9 @@ def simulated(artifacts: Artifacts) -> list[str]:
         )
     elif gold:
         lines.append(f"Gold is “{gold.get('name')}”.")
+    elif not artifacts.finished:
+        named = artifacts.section("evaluate", "gold") or "nothing"
+        lines.append(f"The policies are not evaluated yet; as gold the run file names {named}.")
     elif reader != "none":
         lines.append(
             f"No true goal is known. A model, “{reader}”, read the replies; its mistakes are in every figure of harm and help."
@@ -159,7 +162,7 @@ def simulated(artifacts: Artifacts) -> list[str]:
     lines.append(
         "One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end."
     )
-    lines.append("Held-out prompts are of the same kind as those that it was trained for; other kinds were not tried.")
+    lines.append("The figures hold for the held-out prompts that the run file names; other prompts were not tried.")
     return lines
 
 

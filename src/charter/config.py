@@ -125,9 +125,21 @@ class RewardConfig(Section):
     checkpoint_every: Count = 50
 
 
+class DpoConfig(Section):
+    """Direct preference optimisation: reinforcement learning's alternative, straight from the preference pairs."""
+
+    epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    warmup_fraction: Probability = 0.05
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Weight of the KL penalty that the objective implies."""
+    checkpoint_every: Count = 50
+
+
 class PolicyConfig(Section):
-    algorithm: Literal["grpo", "rloo"] = "grpo"
-    """grpo: advantages within the group; rloo: against the mean of the other responses, unscaled."""
+    algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
+    """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
     initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100
@@ -142,6 +154,14 @@ class PolicyConfig(Section):
     """Stop when KL(policy||reference), in nats per response, passes this."""
     clip: Annotated[float, Field(gt=0)] = 0.2
     scale_advantages: Literal["group", "none"] = "group"
+    gamma: Probability = 1.0
+    """ppo: discount per token."""
+    gae_lambda: Probability = 0.95
+    """ppo: 1 trusts the reward alone, 0 the value model alone."""
+    value_coef: Annotated[float, Field(ge=0)] = 0.1
+    """ppo: weight of the value loss."""
+    value_clip: Annotated[float, Field(gt=0)] = 0.2
+    """ppo: how far a value may move per rollout, in units of reward."""
     max_new_tokens: Count = 256
     temperature: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Count = 10

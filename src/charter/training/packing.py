@@ -192,7 +192,9 @@ def response_logprobs(
     logprobs_RT = zeros_RT.masked_scatter(chosen, torch.cat([logprobs_N for logprobs_N, _ in found]))
     if not with_entropy:
         return ResponseLogprobs(logprobs_RT, chosen, None)
-    entropy_RT = zeros_RT.masked_scatter(chosen, torch.cat([entropy_N for _, entropy_N in found if entropy_N is not None]))
+    entropy_RT = zeros_RT.masked_scatter(
+        chosen, torch.cat([entropy_N for _, entropy_N in found if entropy_N is not None])
+    )
     return ResponseLogprobs(logprobs_RT, chosen, entropy_RT)
 
 

@@ -1,0 +1,95 @@
+"""Direct preference optimisation: the policy learns from preference pairs without a reward model or rollouts.
+
+Rafailov et al. 2023 (arXiv:2305.18290), with soft labels. The prompt is computed once for both responses; the reference
+is read once, before training.
+
+Axes: R = responses (A and B of each pair, in turn), B = pairs, T = response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charter.config import DpoConfig
+from charter.objectives.dpo import dpo_nll
+from charter.training.batching import Step, shuffled_batches, train_on_batches
+from charter.training.optimise import Trainer, disable_dropout, fingerprint
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs, rows_by_tokens
+from charter.training.reward import EncodedPair
+
+
+def train_dpo(
+    policy: Any,
+    reference: Any,
+    pairs: Sequence[EncodedPair],
+    config: DpoConfig,
+    *,
+    seed: int,
+    folder: Path,
+    on_step: Step | None = None,
+    tokens_per_forward: int = TOKENS_PER_FORWARD,
+) -> dict[str, Any]:
+    """Train ``policy`` in place.
+
+    Args:
+        reference: the frozen model that the policy starts from.
+        folder: gets metrics.jsonl, and checkpoints while it trains.
+
+    Returns:
+        num_steps, num_tokens, loss (nats per pair, over the last tenth of the steps).
+
+    Raises:
+        TrainingError: the loss is not finite, or a checkpoint in ``folder`` is of another run.
+    """
+    disable_dropout(policy)
+    rows = [pair.row for pair in pairs]
+    reference_B2 = reference_logprobs(reference, rows, tokens_per_forward)
+    batches = shuffled_batches(len(pairs), config.batch_size, config.epochs, f"{seed}/dpo")
+    trainer = Trainer(
+        policy, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
+        settings=["dpo", config.model_dump(mode="json"), seed, fingerprint([astuple(pair) for pair in pairs])],
+    )  # fmt: skip
+
+    def accumulate(indices: list[int]) -> dict[str, float]:
+        chosen = [pairs[i] for i in indices]
+        return accumulate_dpo(policy, chosen, reference_B2[indices], config.beta, tokens_per_forward)
+
+    return train_on_batches(trainer, batches, accumulate, checkpoint_every=config.checkpoint_every, on_step=on_step)
+
+
+def pair_logprobs(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """float32[B, 2]: log-probability (nats) of A and of B as a whole, for each row of a pair."""
+    return response_logprobs(model, rows).logprobs_RT.sum(1).view(-1, 2)
+
+
+@torch.no_grad()
+def reference_logprobs(reference: Any, rows: Sequence[PackedRow], tokens_per_forward: int) -> Tensor:
+    """float32[B, 2]: as ``pair_logprobs``, of all pairs."""
+    found_B2 = torch.zeros(len(rows), 2, device=next(reference.parameters()).device)
+    for piece in rows_by_tokens(rows, tokens_per_forward):
+        found_B2[piece] = pair_logprobs(reference, [rows[i] for i in piece])
+    return found_B2
+
+
+def accumulate_dpo(
+    policy: Any, pairs: Sequence[EncodedPair], reference_B2: Tensor, beta: float, tokens_per_forward: int
+) -> dict[str, float]:
+    """Gradients of the whole batch, piece by piece; returns its loss and how often the sign agrees with the label."""
+    rows = [pair.row for pair in pairs]
+    total, num_right = 0.0, 0
+    for piece in rows_by_tokens(rows, tokens_per_forward):
+        logprob_a_B, logprob_b_B = pair_logprobs(policy, [rows[i] for i in piece]).unbind(1)
+        reference_a_B, reference_b_B = reference_B2[piece].unbind(1)
+        p_a_B = torch.tensor([pairs[i].p_a for i in piece], device=logprob_a_B.device, dtype=logprob_a_B.dtype)
+        loss = dpo_nll(logprob_a_B, logprob_b_B, reference_a_B, reference_b_B, p_a_B, beta).sum() / len(pairs)
+        loss.backward()
+        total += loss.item()
+        prefers_a_B = logprob_a_B - reference_a_B > logprob_b_B - reference_b_B
+        num_right += int((prefers_a_B == (p_a_B > 0.5)).sum())
+    return {"loss": total, "accuracy": num_right / len(pairs), "num_tokens": sum(map(len, rows))}

@@ -136,7 +136,7 @@ def build_starter(out: Path, config: BuildConfig = BuildConfig(), log: Callable[
         if step % 100 == 0:
             rate = seen["num_tokens"] / (time.monotonic() - started)
             left = (config.num_tokens - seen["num_tokens"]) / rate / 60
-            log(f"step {step}  {seen['tokens'] / 1e6:.2f}M tokens  {rate:.0f}/s  loss {running:.4f}  {left:.1f} minutes left")
+            log(f"step {step}  {seen['num_tokens'] / 1e6:.2f}M tokens  {rate:.0f}/s  loss {running:.4f}  {left:.1f} minutes left")
         if not early_saved and seen["num_tokens"] >= config.early_tokens:
             save(out.with_name(out.name + "-early"))
             early_saved = True

@@ -4,23 +4,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+DEV_STAMP := $(VENV)/.set-up-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 ARGS ?=
 
-.PHONY: setup run test check clean
+.PHONY: setup setup-dev run test check clean
 setup: $(STAMP)
+setup-dev: $(DEV_STAMP)
 
 # pip finds wheels by its own configuration; without one, PyPI gives the same versions
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) .
 	$(BIN)/python -m compileall -q src
+	touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(INSTALL) '.[dev]'
 	touch $@
 
 run: setup
 	$(BIN)/charter run $(ARGS)
 
-check: setup
-	$(BIN)/ruff check src tests
+check: setup-dev
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
 test: check

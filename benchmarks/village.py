@@ -1,7 +1,7 @@
 """Repeat what the documentation says of the default run: seeds, ablations, the over-reaching constitution, kill -9.
 
     python benchmarks/village.py seeds         three seeds of the default run
-    python benchmarks/village.py ablations     rounds 0-4, phases left out, no critique, weaker labeler, shuffled ... one table
+    python benchmarks/village.py ablations     rounds 0-4, phases left out, no critique, other labelers; one table
     python benchmarks/village.py overreaching  warmth without a cap
     python benchmarks/village.py kill          kill -9 at ten random moments, resumed each time; compare with undisturbed
 
@@ -34,8 +34,11 @@ ABLATIONS: dict[str, list[str]] = {
 }
 
 
+THREADS: list[str] = []  # set from --threads: two runs side by side want one each
+
+
 def command(out: Path, settings: list[str], seed: int) -> list[str]:
-    sets = [part for setting in settings for part in ("--set", setting)]
+    sets = [part for setting in [*settings, *THREADS] for part in ("--set", setting)]
     return [sys.executable, "-m", "charter", "run", "--out", str(out), "--seed", str(seed), "--quiet", *sets]
 
 
@@ -70,7 +73,7 @@ def seeds(work: Path, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def ablations(work: Path, seed: int) -> list[dict[str, Any]]:
+def ablations(work: Path, seed: int, only: str | None) -> list[dict[str, Any]]:
     harm_alone = work / "harm-alone.yaml"
     text = (PACKAGE / "constitutions" / "village.yaml").read_text()
     head, first = text.split("principles:\n")[0], text.split("principles:\n")[1].split("  - id: ")[1]
@@ -78,6 +81,8 @@ def ablations(work: Path, seed: int) -> list[dict[str, Any]]:
     harm_alone.write_text(f"{head}principles:\n  - id: {first}".replace("name: village", "name: village-harm-alone"))
     found = []
     for name, settings in ABLATIONS.items():
+        if only not in (None, name):
+            continue
         settings = [setting.replace("{harm_alone}", str(harm_alone)) for setting in settings]
         summary = charter_run(work / name.replace(" ", "-"), settings, seed)
         for policy in summary["policies"]:
@@ -117,13 +122,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3, help="seeds to run")
     parser.add_argument("--times", type=int, default=10, help="kills")
     parser.add_argument("--work", type=Path, default=Path("build/village"))
+    parser.add_argument("--threads", type=int, help="threads of each run (default: all)")
+    parser.add_argument("--only", help="of the ablations, only this one")
     chosen = parser.parse_args()
+    if chosen.threads:
+        THREADS.append(f"num_threads={chosen.threads}")
     if chosen.what == "kill":
         print(json.dumps(kill(chosen.work, chosen.seed, chosen.times)[0]))
         return
     rows = {
         "seeds": lambda: seeds(chosen.work, chosen.count),
-        "ablations": lambda: ablations(chosen.work, chosen.seed),
+        "ablations": lambda: ablations(chosen.work, chosen.seed, chosen.only),
         "overreaching": lambda: overreaching(chosen.work, chosen.seed),
     }[chosen.what]()
     show(rows)

@@ -8,6 +8,7 @@ from tests.models.tiny import tiny_model
 from charter.models import choose
 from charter.models.choose import option_logprobs
 from charter.models.fused import fuse
+from charter.models.shared import attention, plain_attention
 from charter.models.tree import MIN_SHARED, grow
 
 VOCAB = 60
@@ -131,6 +132,24 @@ def test_windows_and_recurrence_are_not_given_branches():
     assert not choose._honours_branches(tiny_model("gemma2", VOCAB))
     assert not choose._honours_branches(tiny_model("mistral-windowed", VOCAB))
     assert choose._honours_branches(tiny_model("gpt2", VOCAB))
+
+
+def test_attention_by_its_definition_equals_the_kernel():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 8) for n in (5, 9, 9))
+    bias = torch.zeros(3, 1, 1, 9).masked_fill(
+        torch.arange(9) >= torch.tensor([9, 4, 7])[:, None, None, None], -torch.inf
+    )
+    for causal, b, own in ((False, None, q), (False, bias, q), (True, None, torch.randn(3, 2, 9, 8))):
+        for fast, plain in zip(
+            attention(own, k, v, b, causal=causal), plain_attention(own, k, v, b, causal=causal), strict=True
+        ):
+            torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
+
+
+def test_float64_takes_the_plain_path():
+    prompts = nested_prompts(7, pairs=2)
+    assert_equal(tiny_model("llama", VOCAB).double(), prompts, [[[5], [6]]] * len(prompts))
 
 
 def test_bfloat16_is_close():

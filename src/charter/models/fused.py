@@ -1,4 +1,4 @@
-"""A lean forward pass for models of Llama's shape (Llama, Mistral, Qwen3), for inference.
+"""A lean forward pass for models of Llama's shape (Llama, Mistral, Qwen3).
 
 Projections that read the same input are one matrix, and there is no Python between them but what the maths needs: small
 models spend half of a Transformers forward on that. ``fuse`` refuses whatever it doesn't know to the letter (other
@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_PARAMETERS = 400_000_000  # fusing copies the weights; larger models gain little from it
-KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM")
+KNOWN = tuple(
+    f"{family}For{use}" for family in ("Llama", "Mistral", "Qwen3") for use in ("CausalLM", "SequenceClassification")
+)
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q[B, L, H, D], k[B, L, K, D], v[B, L, K, D]) -> [B, L, H, D]; queries and keys are rotated already."""
@@ -36,14 +38,17 @@ class _Layer:
 
 
 class Fused:
-    """Fused weights of one model as they are now: build it anew after each training step."""
+    """Fused weights of one model as they are now: build it anew after each training step.
+
+    Made where gradients are on, it passes them on to the model's own weights.
+    """
 
     def __init__(self, model: Any) -> None:
         config, body = model.config, model.model
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_size = body.layers[0].self_attn.head_dim
         self.num_layers, self.eps = len(body.layers), config.rms_norm_eps
-        self.embedding, self.norm, self.head = body.embed_tokens.weight, body.norm.weight, model.lm_head.weight
+        self.embedding, self.norm, self.head = body.embed_tokens.weight, body.norm.weight, _head(model).weight
         self.dtype, self.device = self.embedding.dtype, self.embedding.device
         self.layers = [self._fuse_layer(layer) for layer in body.layers]
         self._frequencies = 1.0 / config.rope_parameters["rope_theta"] ** (
@@ -115,6 +120,10 @@ class Fused:
         return cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype)
 
 
+def _head(model: Any) -> Any:
+    return model.lm_head if hasattr(model, "lm_head") else model.score
+
+
 def fuse(model: Any) -> Fused | None:
     """Fused weights of a model whose shape is known to the letter, else None."""
     return Fused(model) if _is_known(model) else None
@@ -137,8 +146,8 @@ def _is_known(model: Any) -> bool:
         and config.hidden_act == "silu"
         and len(linears) == 7 * len(model.model.layers)
         and all(type(m) is torch.nn.Linear and m.bias is None for m in linears)
-        and type(model.lm_head) is torch.nn.Linear
-        and model.lm_head.bias is None
+        and type(_head(model)) is torch.nn.Linear
+        and _head(model).bias is None
         and len({(p.dtype, p.device) for p in model.parameters()}) == 1
         and next(model.parameters()).dtype in (torch.float32, torch.float64, torch.bfloat16)
     )

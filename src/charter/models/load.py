@@ -9,50 +9,87 @@ from typing import Any
 from charter.config import ModelConfig
 from charter.errors import ModelError
 from charter.models.local import LocalModel
-from charter.store.hashing import hash_folder, hash_json
+from charter.sources import is_python, resolve_python
+from charter.store.hashing import content_files, hash_file, hash_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+CONTENT = {
+    *TOKENIZER_FILES, "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "merges.txt", "chat_template.jinja", "model.safetensors.index.json",
+}  # fmt: skip
+WEIGHTS = ".safetensors"
+LFS_POINTER = b"version https://git-lfs"
 
 
 def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalModel:
     """Load ``config.source``.
 
+    Args:
+        base_dir: what a relative path is relative to; None: the current folder.
+
     Raises:
-        ModelError: no tokenizer, no config, pickled or missing weights, remote code, NaN; or the Hub can't be reached.
+        ModelError: no such model; no tokenizer, config or safetensors; damaged, missing or NaN weights; remote code.
+        ConfigError: a Python source that can't be imported.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    place = _place(config.source, base_dir)
-    if place.is_dir():
-        _check_folder(place)
-    location = str(place) if place.is_dir() else config.source
+    causal_lm: Any = AutoModelForCausalLM  # its return types are too loose to check
+    device = _device(config)
+    folder = _folder(config.source, base_dir)
+    _check_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            location, dtype=_dtype(config), trust_remote_code=False, use_safetensors=True
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model, report = causal_lm.from_pretrained(
+            folder,
+            dtype=_dtype(config, device),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model {config.source!r} can't be loaded: {first_line}; name a folder with config, "
-                         "tokenizer and safetensors, or a hub id that this machine can reach") from error  # fmt: skip
-    _check_finite(model, config.source)
-    fingerprint = (
-        hash_folder(place) if place.is_dir() else hash_json([config.source, getattr(model.config, "_commit_hash", "")])
+    except Exception as error:  # a damaged folder makes Transformers raise nearly anything
+        raise ModelError(
+            f"model {config.source!r} can't be loaded from {folder}: {_first_line(error)}; "
+            "save it anew with save_pretrained, the tokenizer too"
+        ) from error
+    _check_weights(model, report, tokenizer, config.source)
+    return LocalModel(model.to(device), tokenizer, config.source, fingerprint(folder))
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over config, safetensors, tokenizer and chat template; other files don't count."""
+    files = content_files(folder)
+    return hash_json(
+        {name: hash_file(path) for name, path in files.items() if name in CONTENT or name.endswith(WEIGHTS)}
     )
-    return LocalModel(model.to(_device(config)), tokenizer, config.source, fingerprint)
 
 
-def _place(source: str, base_dir: Path | None) -> Path:
-    if ":" in source and not source.startswith((".", "/")):
-        from charter.sources import resolve_python
-
+def _folder(source: str, base_dir: Path | None) -> Path:
+    """Where the model's files are: a folder, what a package provides, or the Hub's cache."""
+    if is_python(source):
         value = resolve_python(source)
         return Path(value() if callable(value) else value)
-    path = Path(source).expanduser()
-    return path if path.is_absolute() or base_dir is None else base_dir / path
+    path = (base_dir or Path()) / Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise ModelError(f"model {source!r}: there is no folder {path}; give a model folder or a hub id like org/name")
+    return _from_hub(source, path)
+
+
+def _from_hub(source: str, path: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt"]
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # no network, no such repository, no permission: a client of many layers
+        raise ModelError(
+            f"model {source!r}: there is no folder {path}, and the Hub doesn't give it: {_first_line(error)}; "
+            "check the name and the connection"
+        ) from error
 
 
 def _check_folder(folder: Path) -> None:
@@ -66,19 +103,49 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"model folder {folder}: no safetensors weights (pickled weights are refused); convert them first"
         )
-    settings = json.loads((folder / "config.json").read_text())
-    if "auto_map" in settings:
-        raise ModelError(f"model folder {folder}: config.json asks for remote code (auto_map), which is never run; use a "
-                         "model that Transformers knows")  # fmt: skip
+    for name in ("config.json", "tokenizer_config.json"):
+        if "auto_map" in _read_json(folder / name):
+            raise ModelError(f"model folder {folder}: {name} asks for remote code (auto_map), which is never run; use a "
+                             "model that Transformers knows")  # fmt: skip
+    named = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+    for shard in sorted(named | {path.name for path in folder.glob("*.safetensors")}):
+        if not (folder / shard).is_file():
+            raise ModelError(f"model folder {folder}: {shard} is missing; copy or download it again")
+        with (folder / shard).open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(f"model folder {folder}: {shard} is a Git LFS pointer, not weights; run git lfs pull")
 
 
-def _dtype(config: ModelConfig) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({_first_line(error)}); save the model again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: not a JSON object; save the model again")
+    return found
+
+
+def _check_weights(model: Any, report: dict[str, Any], tokenizer: Any, source: str) -> None:
     import torch
 
-    if config.dtype != "auto":
-        return getattr(torch, config.dtype)
-    on_gpu = _device(config) == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if on_gpu else torch.float32
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(f"model {source!r}: weight {missing[0]} and {len(missing) - 1} others are not in the file; "
+                         "save the whole model")  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"model {source!r}: weight {name} has NaN or infinite values; use an undamaged checkpoint")
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise ModelError(f"model {source!r}: the tokenizer has {len(tokenizer)} tokens and the model {known}; "
+                         "save the tokenizer that belongs to the model")  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _device(config: ModelConfig) -> str:
@@ -89,9 +156,9 @@ def _device(config: ModelConfig) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
 
 
-def _check_finite(model: Any, source: str) -> None:
+def _dtype(config: ModelConfig, device: str) -> Any:
     import torch
 
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ModelError(f"model {source!r}: weight {name} has NaN or infinite values; use an undamaged checkpoint")
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

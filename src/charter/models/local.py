@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from charter.errors import ModelError
 from charter.models.chat import PLAIN_STOP, ChatEncoder
 from charter.models.choose import option_logprobs
 from charter.models.decode import sample_tokens
@@ -34,7 +36,7 @@ class LocalModel:
     def _stop_ids(self) -> list[int]:
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
         found = configured if isinstance(configured, list) else [configured]
-        return sorted({i for i in [*found, self.tokenizer.eos_token_id] if i is not None})
+        return sorted({i for i in [*found, self.tokenizer.eos_token_id, self._chat.end_id] if i is not None})
 
     def encode_prompt(self, conversation: Conversation) -> list[int]:
         """Token ids of a conversation, up to where the assistant begins."""
@@ -42,8 +44,7 @@ class LocalModel:
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of an assistant turn, with the token that ends it."""
-        end = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else self.stop_ids[:1]
-        return self._chat.text(text if self.has_chat_template else f" {text.strip()}") + end
+        return [*self._chat.text(text if self.has_chat_template else f" {text.strip()}"), self._chat.end_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of response tokens, without the stop token and what a base model says in the user's name."""
@@ -68,30 +69,77 @@ class LocalModel:
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             stop_ids=self.stop_ids,
+            stops_early=None if self.has_chat_template else self._speaks_for_the_user,
         )
         made = [Generation("", "failed", len(prompt), 0) for prompt in prompts]
         for i, ids, stopped in zip(fits, sampled.ids, sampled.stopped, strict=True):
             made[i] = Generation(self.decode(ids), "stop" if stopped else "length", len(prompts[i]), len(ids))
         return made
 
+    def _speaks_for_the_user(self, ids: list[int]) -> bool:
+        return PLAIN_STOP in self.tokenizer.decode(ids[-16:])
+
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """See LanguageModel; a question that doesn't fit into the context gets no log-probabilities."""
-        prompts, options, fits = [], [], []
-        for i, question in enumerate(questions):
-            prompt = self.encode_prompt(question.conversation) + self._chat.text(question.prefill)
-            choices = [self._chat.text(option) for option in question.options]
-            prompts.append(prompt)
-            options.append(choices)
-            if len(prompt) + max(map(len, choices)) <= self.context:
-                fits.append(i)
-        scored = option_logprobs(self.model, [prompts[i] for i in fits], [options[i] for i in fits])
-        made = [Choice(None, len(prompt), "too_long") for prompt in prompts]
-        for i, logprobs in zip(fits, scored, strict=True):
-            made[i] = Choice(tuple(logprobs), len(prompts[i]))
-        return made
+        """See LanguageModel. With or without a space before it, a one-token option is the same word: both count.
+
+        A question that doesn't fit into the context gets no log-probabilities ("too_long").
+        """
+        made: list[Choice | None] = []
+        prompts, spellings = [], []
+        for question in questions:
+            prompt, ways = self._encode_question(question)
+            fits = len(prompt) + max(len(way) for option in ways for way in option) <= self.context
+            made.append(None if fits else Choice(None, len(prompt), "too_long"))
+            if fits:
+                prompts.append(prompt)
+                spellings.append(ways)
+        scored = iter(
+            option_logprobs(self.model, prompts, [[way for option in ways for way in option] for ways in spellings])
+        )
+        asked = iter(zip(prompts, spellings, strict=True))
+        return [choice or self._choice(*next(asked), next(scored)) for choice in made]
+
+    def _encode_question(self, question: Question) -> tuple[list[int], list[list[list[int]]]]:
+        """Token ids of the prompt with what the answer begins with, and of each option's spellings.
+
+        Raises:
+            ModelError: two options have the same tokens.
+        """
+        prompt = self.encode_prompt(question.conversation)
+        prefill = question.prefill.rstrip(" ")  # a space before the option belongs to its first token
+        spaced = len(prefill) < len(question.prefill) or not (self.has_chat_template or prefill)
+        if prefill:
+            prompt = prompt + self._chat.text(prefill if self.has_chat_template else f" {prefill.lstrip()}")
+        spellings = [self._spellings(option, spaced) for option in question.options]
+        ways = [tuple(way) for option in spellings for way in option]
+        if () in ways or len(set(ways)) < len(ways):
+            raise ModelError(
+                f"model {self.name!r}: its tokenizer can't tell the options {', '.join(map(repr, question.options))} "
+                "apart; use another model, or options that it knows"
+            )
+        return prompt, spellings
+
+    def _spellings(self, option: str, spaced: bool) -> list[list[int]]:
+        option = f" {option}" if spaced and not option.startswith(" ") else option
+        written = self._chat.text(option)
+        other = self._chat.text(option.removeprefix(" ") if option.startswith(" ") else f" {option}")
+        both = len(written) == len(other) == 1 and written != other
+        return [written, other] if both else [written]
+
+    def _choice(self, prompt: list[int], spellings: list[list[list[int]]], values: list[float]) -> Choice:
+        given = iter(values)
+        logprobs = tuple(_log_sum_exp([next(given) for _ in ways]) for ways in spellings)
+        return Choice(logprobs, len(prompt))
 
     def free(self) -> None:
         """Give the memory back."""
         del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _log_sum_exp(values: list[float]) -> float:
+    top = max(values)
+    if top == -math.inf:
+        return top
+    return top + math.log(sum(math.exp(value - top) for value in values))

@@ -128,6 +128,16 @@ class _Level:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention [B, H, Q, D], and the log-sum-exp float[B, H, Q] of its scores."""
+    if q.device.type == "cpu" and q.dtype != torch.float64:
+        # the kernel under scaled_dot_product_attention, which keeps the log-sum-exp to itself
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, lse = kernel(q, k, v, 0.0, causal, attn_mask=bias)
+        return out, lse
+    return plain_attention(q, k, v, bias, causal=causal)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    """The same by its definition, on any device."""
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias

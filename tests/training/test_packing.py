@@ -88,13 +88,42 @@ def test_other_architectures(index, shares):
 
 
 def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
-    model = make_model()
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=2, initializer_range=0.2)).eval()
     forward = model.base_model.forward
     monkeypatch.setattr(
         model.base_model, "forward", lambda attention_mask=None, position_ids=None, **inputs: forward(**inputs)
     )
     assert not shares_prompts(model)
     assert len(packing.prepared(model, ROWS)) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_weights_give_what_the_model_gives(dtype, monkeypatch):
+    """Values and gradients; rounding apart in bfloat16."""
+    found = []
+    for known in (True, False):
+        model = make_model(dtype=dtype)
+        monkeypatch.setattr(packing, "has_own_ways", lambda _, known=known: not known)
+        logprobs = response_logprobs(model, ROWS).logprobs_RT
+        logprobs.sum().backward()
+        found.append((logprobs.detach(), gradients(model)))
+    (fused, fused_gradients), (plain, plain_gradients) = found
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.1}
+    torch.testing.assert_close(fused, plain, **tolerance)
+    for name, gradient in plain_gradients.items():
+        off = (fused_gradients[name] - gradient).float().norm() / gradient.float().norm()
+        assert off < (1e-4 if dtype == torch.float32 else 0.1), name
+
+
+def test_dropout_and_gradient_checkpointing_go_through_the_model(policy):
+    assert not packing.has_own_ways(policy.train())
+    policy.model.layers[0].self_attn.attention_dropout = 0.1
+    assert packing.has_own_ways(policy) and not packing.has_own_ways(policy.eval())
+    other = make_model().train()
+    other.activation_checkpointing_enable()
+    assert packing.has_own_ways(other)
+    plain = response_logprobs(make_model(), ROWS).logprobs_RT
+    torch.testing.assert_close(response_logprobs(other, ROWS).logprobs_RT, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_unpacking_keeps_the_order():

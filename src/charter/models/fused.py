@@ -49,6 +49,7 @@ class Fused:
         self.head_size = body.layers[0].self_attn.head_dim
         self.num_layers, self.eps = len(body.layers), config.rms_norm_eps
         self.embedding, self.norm, self.head = body.embed_tokens.weight, body.norm.weight, _head(model).weight
+        self._padding = body.embed_tokens.padding_idx
         self.dtype, self.device = self.embedding.dtype, self.embedding.device
         self.layers = [self._fuse_layer(layer) for layer in body.layers]
         self._frequencies = 1.0 / config.rope_parameters["rope_theta"] ** (
@@ -73,7 +74,7 @@ class Fused:
 
     def hidden(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend, read_R: Tensor | None = None) -> Tensor:
         """Normed hidden states [B, L, C]; with ``read_R`` (int64[R], places in L) only those, [B, R, C]."""
-        x, rotation = F.embedding(ids_BL, self.embedding), self._rotation(positions_BL)
+        x, rotation = F.embedding(ids_BL, self.embedding, self._padding), self._rotation(positions_BL)
         for index, layer in enumerate(self.layers):
             attended = attend(index, *self._project(x, layer, rotation)).flatten(2)
             if read_R is not None and index == self.num_layers - 1:
@@ -83,7 +84,7 @@ class Fused:
 
     def fill(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend) -> None:
         """A pass for the keys and values that ``attend`` sees: nothing is computed after the last layer's."""
-        x, rotation = F.embedding(ids_BL, self.embedding), self._rotation(positions_BL)
+        x, rotation = F.embedding(ids_BL, self.embedding, self._padding), self._rotation(positions_BL)
         for index, layer in enumerate(self.layers):
             attended = attend(index, *self._project(x, layer, rotation)).flatten(2)
             if index < self.num_layers - 1:

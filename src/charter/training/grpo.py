@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from charter.config import PolicyConfig
+from charter.errors import ConfigError
 from charter.objectives.advantage import group_advantages, leave_one_out_advantages
 from charter.objectives.kl import kl_k1, kl_k3, kl_k3_loss
 from charter.objectives.ppo import clipped_policy_loss, is_clipped
@@ -57,6 +58,8 @@ def train_grpo(
     Raises:
         TrainingError: a loss or reward is not finite, no rollout got a reward, or a checkpoint is of another run.
     """
+    if config.algorithm == "ppo":
+        raise ConfigError("policy.algorithm: ppo needs a value model: call train_ppo, or choose grpo or rloo")
     disable_dropout(policy)
     trainer = Trainer(
         policy, folder, num_steps=config.steps * config.updates_per_rollout, learning_rate=config.learning_rate,

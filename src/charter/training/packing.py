@@ -14,9 +14,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from charter.models.fused import Fused, fuse
 from charter.objectives.entropy import entropy, token_logprobs
 
 TOKENS_PER_FORWARD = 8192
@@ -50,6 +52,7 @@ class PackedBatch:
         target_RT: int64[R, T], the response tokens.
         mask_RT: bool[R, T], True where a token counts.
         row_R, last_R: int64[R], where each response's last token stands.
+        length_B: int64[B], tokens of each row without padding.
     """
 
     inputs: dict[str, Tensor]
@@ -59,6 +62,7 @@ class PackedBatch:
     mask_RT: Tensor
     row_R: Tensor
     last_R: Tensor
+    length_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,15 @@ def pack(rows: Sequence[PackedRow], device: Any, dtype: torch.dtype) -> PackedBa
     mask_RT = torch.arange(longest) < torch.tensor(lengths)[:, None]
     row_R = torch.tensor(row_of)
     row_RT = row_R[:, None].expand(-1, longest)
-    rest = (row_RT, torch.tensor(places), torch.tensor(targets), mask_RT, row_R, torch.tensor(lasts))
+    rest = (
+        row_RT,
+        torch.tensor(places),
+        torch.tensor(targets),
+        mask_RT,
+        row_R,
+        torch.tensor(lasts),
+        torch.tensor([len(row) for row in rows]),
+    )
     return PackedBatch({name: tensor.to(device) for name, tensor in inputs.items()}, *(t.to(device) for t in rest))
 
 
@@ -135,19 +147,12 @@ def _packs_rightly(model: Any) -> bool:
     model.eval()
     row = PackedRow([1, 2, 3], [[2, 1], [3, 1, 2]])
     try:
-        packed_RD = _last_hidden(model, [row])
+        packed_RD, plain_RD = (hidden_at_ends(model, rows) for rows in ([row], unpacked([row])))
     except (TypeError, ValueError, RuntimeError, IndexError):  # whatever an architecture says to such a mask
         return False
     finally:
         model.train(training)
-    plain_RD = _last_hidden(model.eval(), unpacked([row]))
-    model.train(training)
     return torch.allclose(packed_RD.float(), plain_RD.float(), atol=1e-2 * float(plain_RD.float().std()), rtol=1e-2)
-
-
-def _last_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    hidden_BLD, batch = hidden_states(model, rows)
-    return hidden_BLD[batch.row_R, batch.last_R]
 
 
 def unpacked(rows: Sequence[PackedRow]) -> list[PackedRow]:
@@ -155,11 +160,69 @@ def unpacked(rows: Sequence[PackedRow]) -> list[PackedRow]:
     return [PackedRow(row.prompt, [response]) for row in rows for response in row.responses]
 
 
-def hidden_states(model: Any, rows: Sequence[PackedRow]) -> tuple[Tensor, PackedBatch]:
-    """The body's last hidden states float[B, L, D], and where to read them."""
+def hidden_at_ends(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """float[R, D]: the body's last hidden state at the last token of every response."""
+    batch = _packed_for(model, rows)
+    return _hidden(model, batch, batch.row_R, batch.last_R)
+
+
+def hidden_before_tokens(model: Any, rows: Sequence[PackedRow]) -> tuple[Tensor, PackedBatch]:
+    """float[N, D]: the body's last hidden state before each response token, in the order of ``mask_RT``."""
+    batch = _packed_for(model, rows)
+    return _hidden(model, batch, batch.row_RT[batch.mask_RT], batch.place_RT[batch.mask_RT]), batch
+
+
+def _packed_for(model: Any, rows: Sequence[PackedRow]) -> PackedBatch:
     parameter = next(model.parameters())
-    batch = pack(rows, parameter.device, parameter.dtype)
-    return model.base_model(**batch.inputs, use_cache=False).last_hidden_state, batch
+    return pack(rows, parameter.device, parameter.dtype)
+
+
+def _hidden(model: Any, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> Tensor:
+    """Hidden states at the places: by fused weights where the architecture is known, else by the model itself."""
+    fused = None if has_own_ways(model) else fuse(model)
+    if fused is not None:
+        return _fused_hidden(fused, batch, row_N, place_N)
+    hidden_BLD: Tensor = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    return hidden_BLD[row_N, place_N]
+
+
+def has_own_ways(model: Any) -> bool:
+    """Does its forward pass do more in training than the fused one knows of (dropout, gradient checkpointing)?"""
+    ways = ("attention_dropout", "gradient_checkpointing")
+    return model.training and any(getattr(module, way, False) for module in model.modules() for way in ways)
+
+
+def _fused_hidden(fused: Fused, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> Tensor:
+    """Matrix products run over the tokens alone; only attention sees the padding."""
+    ids_BL, mask_B1LL = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
+    length = ids_BL.shape[1]
+    real_BL = torch.arange(length, device=ids_BL.device) < batch.length_B[:, None]
+    slot_M = real_BL.flatten().nonzero()[:, 0]
+    ragged = len(slot_M) < real_BL.numel()
+    positions_BL = batch.inputs.get("position_ids", torch.arange(length, device=ids_BL.device).expand_as(ids_BL))
+    repeats = fused.num_heads // fused.num_kv_heads
+    # the flash kernels of CPUs are several times slower in bfloat16, backward above all
+    upcast = fused.dtype == torch.bfloat16 and fused.device.type == "cpu"
+    if mask_B1LL is not None and upcast:
+        mask_B1LL = mask_B1LL.float()
+
+    def padded(x_1MHD: Tensor) -> Tensor:
+        x_MHD = x_1MHD[0].float() if upcast else x_1MHD[0]
+        if ragged:
+            x_MHD = x_MHD.new_zeros(real_BL.numel(), *x_MHD.shape[1:]).index_copy(0, slot_M, x_MHD)
+        return x_MHD.view(len(ids_BL), length, *x_MHD.shape[1:]).transpose(1, 2)
+
+    def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = padded(q), padded(k), padded(v)
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, is_causal=mask_B1LL is None)
+        flat = out.transpose(1, 2).flatten(0, 1).to(fused.dtype)
+        return (flat[slot_M] if ragged else flat)[None]
+
+    starts_B = batch.length_B.cumsum(0) - batch.length_B
+    read_N = starts_B[row_N] + place_N
+    return fused.hidden(ids_BL[real_BL][None], positions_BL[real_BL][None], attend, read_N)[0]
 
 
 def prepared(model: Any, rows: Sequence[PackedRow]) -> Sequence[PackedRow]:
@@ -175,9 +238,9 @@ def response_logprobs(
     Args:
         temperature: > 0, divides the logits, as in sampling.
     """
-    hidden_BLD, batch = hidden_states(model, prepared(model, rows))
+    hidden_ND, batch = hidden_before_tokens(model, prepared(model, rows))
     chosen = batch.mask_RT
-    hidden_ND, target_N = hidden_BLD[batch.row_RT[chosen], batch.place_RT[chosen]], batch.target_RT[chosen]
+    target_N = batch.target_RT[chosen]
     head = model.get_output_embeddings()
     size = max(1, LOGITS_PER_CHUNK // head.weight.shape[0])
     chunks = list(zip(hidden_ND.split(size), target_N.split(size), strict=True))

@@ -27,7 +27,7 @@ from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import (
     TOKENS_PER_FORWARD,
     PackedRow,
-    hidden_states,
+    hidden_before_tokens,
     prepared,
     response_logprobs,
     rows_by_tokens,
@@ -44,8 +44,7 @@ def value_model_from(reward_model: Any) -> Any:
 
 def values_of(value_model: Any, rows: Sequence[PackedRow]) -> Tensor:
     """float32[R, T]: expected return before each response token, 0 after the end."""
-    hidden_BLD, batch = hidden_states(value_model, prepared(value_model, rows))
-    hidden_ND = hidden_BLD[batch.row_RT[batch.mask_RT], batch.place_RT[batch.mask_RT]]
+    hidden_ND, batch = hidden_before_tokens(value_model, prepared(value_model, rows))
     value_N = score_head(value_model)(hidden_ND)[:, 0].float()
     return torch.zeros(batch.mask_RT.shape, device=value_N.device).masked_scatter(batch.mask_RT, value_N)
 

@@ -21,7 +21,7 @@ from charter.errors import ModelError
 from charter.objectives.bradley_terry import bradley_terry_nll, centering_penalty
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, hidden_states, prepared, rows_by_tokens
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, hidden_at_ends, prepared, rows_by_tokens
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def score_head(model: Any) -> Any:
 
 def rewards_of(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     """float32[R]: the reward (nats) of every response, in the order of rows and within them."""
-    hidden_BLD, batch = hidden_states(model, prepared(model, rows))
-    rewards: Tensor = score_head(model)(hidden_BLD[batch.row_R, batch.last_R])[:, 0].float()
+    rewards: Tensor = score_head(model)(hidden_at_ends(model, prepared(model, rows)))[:, 0].float()
     return rewards
 
 

@@ -52,9 +52,9 @@ def rl_curve(folder: Path, gold: Gold | None) -> list[dict[str, Any]]:
                 by_step.setdefault(row["step"], []).append(score)
     curve = []
     for _, row in read_rows(folder / "metrics.jsonl"):
-        step = row.pop("rollout")  # rows count updates, of which a step may make several
+        step = row["step"]
         row.pop("seconds")  # differs between runs that are otherwise the same
-        curve.append({**row, "step": step, "gold": mean(by_step[step]).to_json() if step in by_step else None})
+        curve.append({**row, "gold": mean(by_step[step]).to_json() if step in by_step else None})
     return curve
 
 

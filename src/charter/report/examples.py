@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,8 +31,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain of revision, ready to show."""
+    """A chain of revision, ready to show, and why it is shown."""
 
+    why: str
     messages: tuple[Message, ...]
     harmful: bool | None
     initial: str
@@ -58,21 +60,29 @@ class Comparison:
 
 
 def chains(artifacts: Artifacts) -> list[Chain]:
-    """Up to four chains: those whose text changed in most rounds, three of harmful prompts before others."""
+    """Up to four chains: of harmful prompts two that end far from where they began and a middling one, and one other."""
     found: list[RevisionChain] = []
     for row in artifacts.rows("1-revise/revisions.jsonl"):
         found.append(RevisionChain.from_json(row))
         if len(found) == MAX_CHAINS_READ:
             break
-    ranked = sorted((c for c in found if c.rounds), key=_num_changes, reverse=True)
-    harmful = [c for c in ranked if c.prompt.harmful]
-    others = [c for c in ranked if not c.prompt.harmful]
-    chosen = [*harmful[: NUM_CHAINS - 1], *others[: max(1, NUM_CHAINS - len(harmful))]]
-    return [_chain(c) for c in chosen[:NUM_CHAINS]]
+    ranked = sorted((chain for chain in found if chain.rounds), key=_overlap)
+    harmful = [chain for chain in ranked if chain.prompt.harmful]
+    others = [chain for chain in ranked if not chain.prompt.harmful]
+    far = "it ends with the fewest words of its initial response, of {} chains of {} prompts"
+    middling = "of middling change, of {} chains of {} prompts"
+    chosen = [(chain, far.format(len(harmful), "harmful")) for chain in harmful[:2]]
+    if len(harmful) > 2:
+        chosen.append((harmful[max(2, len(harmful) // 2)], middling.format(len(harmful), "harmful")))
+    chosen += [(chain, far.format(len(others), "other")) for chain in others[: max(1, NUM_CHAINS - len(chosen))]]
+    return [_chain(chain, why) for chain, why in chosen[:NUM_CHAINS]]
 
 
-def _num_changes(chain: RevisionChain) -> int:
-    return sum(step.kind != "same" for step in _texts(chain))
+def _overlap(chain: RevisionChain) -> float:
+    """Share of words, in [0, 1], that the last text and the initial response have in common."""
+    *_, last = _texts(chain)
+    first, final = Counter(chain.initial_response.split()), Counter(last.after.split())
+    return (first & final).total() / max(1, first.total(), final.total())
 
 
 @dataclass(frozen=True)
@@ -91,13 +101,13 @@ def _texts(chain: RevisionChain) -> Iterator[_Change]:
         before = after
 
 
-def _chain(chain: RevisionChain) -> Chain:
+def _chain(chain: RevisionChain, why: str) -> Chain:
     steps = []
     for entry, change in zip(chain.rounds, _texts(chain), strict=True):
         critique = None if entry.critique is None else clipped(entry.critique)
         spans = diff(clipped(change.before), clipped(change.after))
         steps.append(Step(entry.round, entry.principle_id, critique, spans, change.kind == "same"))
-    return Chain(_shown(chain.prompt.messages), chain.prompt.harmful, clipped(chain.initial_response), steps)
+    return Chain(why, _shown(chain.prompt.messages), chain.prompt.harmful, clipped(chain.initial_response), steps)
 
 
 def _shown(messages: Iterable[Message]) -> tuple[Message, ...]:

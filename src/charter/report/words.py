@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from charter.report.artifacts import UNFINISHED, Artifacts
@@ -98,13 +99,19 @@ def facts(artifacts: Artifacts) -> list[tuple[str, str]]:
     seconds = [finite(row.get("wall_seconds")) for row in rows_at(summary, "stages")]
     known = [second for second in seconds if second is not None]
     found = [
-        ("model", str(artifacts.section("model", "source") or "")),
+        ("model", _short_source(artifacts.section("model", "source"))),
         ("phases", " + ".join(phases.get(p, str(p)) for p in told) if isinstance(told, list) else ""),
         ("seed", str(summary.get("seed", ""))),
         ("time", duration(sum(known)) if known else ""),
         ("read by", _reader(summary)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _short_source(source: Any) -> str:
+    """A hub id as it is; of a path only the last part: where it lay on somebody's disk helps nobody."""
+    text = str(source or "")
+    return PurePath(text).name if text.startswith(("/", ".", "~")) or "\\" in text else text
 
 
 def _reader(summary: dict[str, Any]) -> str:
@@ -137,7 +144,7 @@ def simulated(artifacts: Artifacts) -> list[str]:
     """What stood in for what, and what follows for the figures."""
     summary = artifacts.summary
     gold, reader = part(summary, "gold"), str(summary.get("reader") or "none")
-    labeler = artifacts.section("label", "labeler", "model", "source") or "a model"
+    labeler = _short_source(artifacts.section("label", "labeler", "model", "source")) or "not named"
     lines = []
     if gold.get("simulated"):
         lines.append(

@@ -257,3 +257,9 @@ def test_writing_the_page_loads_no_torch(make_run):
         "write_report(Path(sys.argv[1])); assert not {'torch', 'numpy', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+
+
+def test_long_hostile_texts_stay_under_five_megabytes(make_run):
+    path = write_report(make_run(num=12, hostile=" " + '"<&' * 20_000))
+    assert path.stat().st_size < 5_000_000
+    assert "more characters in the run folder" in path.read_text()

@@ -15,6 +15,8 @@ from charter.report.visible import clipped
 
 NUM_CHAINS = 4
 MAX_CHAINS_READ = 2000
+MAX_TURNS = 8
+MAX_STEPS = 8
 POLICIES = ("initial", "sl-cai", "rl-cai")
 
 
@@ -103,15 +105,22 @@ def _texts(chain: RevisionChain) -> Iterator[_Change]:
 
 def _chain(chain: RevisionChain, why: str) -> Chain:
     steps = []
-    for entry, change in zip(chain.rounds, _texts(chain), strict=True):
+    for entry, change in list(zip(chain.rounds, _texts(chain), strict=True))[:MAX_STEPS]:
         critique = None if entry.critique is None else clipped(entry.critique)
         spans = diff(clipped(change.before), clipped(change.after))
         steps.append(Step(entry.round, entry.principle_id, critique, spans, change.kind == "same"))
-    return Chain(why, _shown(chain.prompt.messages), chain.prompt.harmful, clipped(chain.initial_response), steps)
+    if len(chain.rounds) > MAX_STEPS:
+        why = f"{why}; the first {MAX_STEPS} of {len(chain.rounds)} rounds"
+    return Chain(why, shown_turns(chain.prompt.messages), chain.prompt.harmful, clipped(chain.initial_response), steps)
 
 
-def _shown(messages: Iterable[Message]) -> tuple[Message, ...]:
-    return tuple(Message(message.role, clipped(message.content)) for message in messages)
+def shown_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The last turns of a conversation, each cut where it is too long."""
+    turns = [Message(message.role, clipped(message.content)) for message in messages]
+    num_left_out = len(turns) - MAX_TURNS
+    if num_left_out <= 0:
+        return tuple(turns)
+    return (Message("system", f"[{num_left_out} earlier turns in the run folder]"), *turns[-MAX_TURNS:])
 
 
 def comparisons(artifacts: Artifacts) -> list[Comparison]:
@@ -126,7 +135,7 @@ def comparisons(artifacts: Artifacts) -> list[Comparison]:
     for id, why in _choose(shared, first, last):
         prompt = first[id].prompt
         shown = [Reply(name, clipped(replies[name][id].response), badges(replies[name][id].reading)) for name in names]
-        result.append(Comparison(why, _shown(prompt.messages), prompt.harmful, shown))
+        result.append(Comparison(why, shown_turns(prompt.messages), prompt.harmful, shown))
     return result
 
 

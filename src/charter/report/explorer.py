@@ -18,7 +18,6 @@ from charter.records import Judgment, Message, PreferencePair, ResponsePair
 from charter.report.artifacts import Artifacts
 from charter.report.visible import clipped, visible
 
-MAX_BYTES = 3_000_000  # of base64 in the page
 MAX_TEXT = 4000  # characters of one response
 NUM_STATIC = 8  # pairs that stand in the page itself, for readers without scripts
 
@@ -115,14 +114,13 @@ def _labelled(labels: dict[str, Label]) -> list[Label]:
     return [label for label in labels.values() if label.p_a is not None]
 
 
-def explorer(artifacts: Artifacts, max_bytes: int = MAX_BYTES) -> Explorer:
-    """Read and pack the labels of a run into at most ``max_bytes`` of base64."""
-    labels = read_labels(artifacts)
+def explorer(labels: Sequence[Label], max_bytes: int) -> Explorer:
+    """Pack labels into at most ``max_bytes`` of base64; without room for any, nothing is packed."""
     principles = sorted({j.principle_id for label in labels for j in label.judgments if j.principle_id is not None})
     told = {j.abstained.value for label in labels for j in label.judgments if j.abstained}
     reasons = sorted(told | {label.reason for label in labels if label.reason})
-    kept, with_raw = labels, True
-    packed = _pack(kept, principles, reasons, with_raw) if labels else ""
+    kept, with_raw = list(labels), True
+    packed = _pack(kept, principles, reasons, with_raw) if labels and max_bytes > 0 else ""
     if len(packed) > max_bytes and any(j.raw for label in labels for j in label.judgments):
         with_raw = False
         packed = _pack(kept, principles, reasons, with_raw)
@@ -130,7 +128,7 @@ def explorer(artifacts: Artifacts, max_bytes: int = MAX_BYTES) -> Explorer:
         count = int(len(kept) * max_bytes / len(packed) * 0.95)
         kept = [labels[i * len(labels) // count] for i in range(count)]
         packed = _pack(kept, principles, reasons, with_raw) if kept else ""
-    return Explorer(packed, len(labels), len(kept), with_raw, principles, reasons, labels[:NUM_STATIC])
+    return Explorer(packed, len(labels), len(kept), with_raw, principles, reasons, list(labels[:NUM_STATIC]))
 
 
 def _pack(labels: Sequence[Label], principles: Sequence[str], reasons: Sequence[str], with_raw: bool) -> str:

@@ -18,12 +18,13 @@ from markupsafe import Markup
 from charter import __version__ as version
 from charter.report import examples, sections, words
 from charter.report.artifacts import Artifacts, read_run
-from charter.report.explorer import Explorer, Label, explorer
+from charter.report.explorer import Label, explorer, read_labels
 from charter.report.figures import policy_class, policy_name
 from charter.report.visible import clipped, visible
 from charter.store.disk import atomic_write
 
 REPORT = "report.html"
+MAX_BYTES = 4_900_000  # of the page: what the rest of it leaves goes to the label explorer
 CONTENTS = (
     ("figures", "The figures"),
     ("replies", "Before and after"),
@@ -56,16 +57,21 @@ def render(artifacts: Artifacts) -> str:
     """The page as text, without lone surrogates."""
     style, script = _asset("page.css"), _asset("explorer.js")
     template = _environment().from_string(_asset("page.html.j2"))
-    return template.render(
-        policy=content_security_policy(style, script),
-        css=Markup(style),
-        script=Markup(script),
-        version=artifacts.summary.get("charter") or version,
-        contents=CONTENTS,
+    parts = {
+        "policy": content_security_policy(style, script),
+        "css": Markup(style),
+        "script": Markup(script),
+        "version": artifacts.summary.get("charter") or version,
+        "contents": CONTENTS,
+        "comparisons": examples.comparisons(artifacts),
+        "chains": examples.chains(artifacts),
         **_figures(artifacts.summary),
         **_words(artifacts),
-        **_texts(artifacts),
-    )
+    }
+    labels = read_labels(artifacts)
+    bare = template.render(labels=explorer(labels, 0), labels_words="", **parts)
+    packed = explorer(labels, MAX_BYTES - len(script) - len(bare.encode("utf-8")) - 1000)
+    return template.render(labels=packed, labels_words=words.explorer_words(packed), **parts)
 
 
 def content_security_policy(style: str, script: str) -> str:
@@ -88,7 +94,13 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(policy_class=policy_class, policy_name=policy_name, clipped=clipped, verdict=_verdict)
+    environment.filters.update(
+        policy_class=policy_class,
+        policy_name=policy_name,
+        turns=examples.shown_turns,
+        clipped=clipped,
+        verdict=_verdict,
+    )
     return environment
 
 
@@ -146,13 +158,3 @@ _REWARD_WORDS = (
     "A Bradley-Terry reward model learns the soft labels. It is judged on pairs whose prompts it never saw, and beside "
     "three baselines that know nothing of meaning."
 )
-
-
-def _texts(artifacts: Artifacts) -> dict[str, Any]:
-    labels: Explorer = explorer(artifacts)
-    return {
-        "comparisons": examples.comparisons(artifacts),
-        "chains": examples.chains(artifacts),
-        "labels": labels,
-        "labels_words": words.explorer_words(labels),
-    }

@@ -12,7 +12,7 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
 )
-MAX_SHOWN = 6000  # characters of one text in the page; the run folder holds the whole
+MAX_SHOWN = 3000  # characters of one text in the page; the run folder holds the whole
 
 
 def visible(text: str) -> str:

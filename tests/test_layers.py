@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "report": LOW | {"audit", "summary"},
     "rating": LOW,
     "village": STAGES | {"pipeline"},
+    "__main__": {"cli"},
     "cli": STAGES | {"pipeline", "audit", "report", "rating", "village"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

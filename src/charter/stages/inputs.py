@@ -1,6 +1,7 @@
 """What a run reads, gathered and checked as a whole before any work.
 
 writes  run.yaml       the resolved run file, every default written out
+        constitution.yaml   the constitution as it was read
         inputs.json    hashes of constitution, prompts and models
 """
 
@@ -11,16 +12,18 @@ from pathlib import Path
 
 import charter
 from charter.config import ModelConfig, RunConfig
+from charter.constitution.importers import write_constitution
 from charter.constitution.load import Constitution, load_constitution
 from charter.data.prompts import load_prompts
 from charter.errors import ConfigError, ModelError, StoreError
 from charter.labelers.question import Wording, comparison
+from charter.models.load import fingerprint
 from charter.records import Prompt
 from charter.run_file import resolved_yaml
 from charter.sources import is_python, resolve_python
 from charter.stages.readings import Gold
 from charter.store.disk import atomic_write
-from charter.store.hashing import hash_folder, hash_json
+from charter.store.hashing import hash_json
 from charter.store.jsonl import read_json, write_json
 
 INPUTS_FILE = "inputs.json"
@@ -74,6 +77,7 @@ def remember(config: RunConfig, inputs: Inputs, folder: Path) -> None:
     refuse_other_constitution(folder, inputs.constitution)
     with atomic_write(folder / "run.yaml") as file:
         file.write(resolved_yaml(config).encode())
+    write_constitution(inputs.constitution, folder / "constitution.yaml")
     write_json(folder / INPUTS_FILE, {"charter": charter.__version__, **inputs.hashes})
 
 
@@ -120,7 +124,7 @@ def source_hash(model: ModelConfig) -> str:
     """
     path = _path_of(model.source, "model") if is_python(model.source) else Path(model.source)
     if path.is_dir():
-        return hash_json({"folder": hash_folder(path), "dtype": model.dtype})
+        return hash_json({"folder": fingerprint(path), "dtype": model.dtype})
     if path.is_absolute() or model.source.startswith((".", "~")):
         raise ModelError(f"{model.source}: no such model folder: check the path in the run file")
     return hash_json({"source": model.source, "dtype": model.dtype})

@@ -147,6 +147,7 @@ def test_nan_is_an_error_not_a_token():
 
 def test_batches_hold_each_row_once_and_stay_small():
     lengths = [3, 500, 4, 200_000, 90] * 100
-    batches = _batches(lengths)
+    batches = _batches(lengths, 64)
     assert sorted(i for batch in batches for i in batch) == list(range(500))
+    assert all(len(batch) <= 64 for batch in batches)
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 1 << 17 for batch in batches)

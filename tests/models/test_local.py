@@ -7,6 +7,7 @@ from tests.models.tiny import bpe_tokenizer, save_tiny_model, word_tokenizer
 
 from charter.config import ModelConfig
 from charter.errors import ModelError
+from charter.models.few_shot import worked_examples
 from charter.models.load import load_model
 from charter.models.protocol import Question
 from charter.records import Message
@@ -124,6 +125,14 @@ def test_a_base_model_stops_before_it_speaks_for_the_user(base_model):
     assert base_model.decode(base_model.encode_response("yes .")) == "yes ."
     made = base_model.generate([ask("how ?")], seeds=[0], max_new_tokens=8)
     assert made[0].num_completion_tokens > 0
+
+
+def test_worked_examples_help_a_base_model_to_a_whole_transcript(base_model):
+    examples = worked_examples()
+    assert len(examples) == 18
+    assert all(m.role == ("user", "assistant")[i % 2] for i, m in enumerate(examples))
+    text = base_model.tokenizer.decode(base_model.encode_prompt((*examples, *ask("How ?"))))
+    assert text.count("\n\nHuman:") == 10 and text.count("\n\nAssistant:") == 10
 
 
 def test_a_uniform_model_gives_uniform_options(tmp_path):

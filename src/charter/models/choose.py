@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from charter.models.fused import Fused, fuse
@@ -79,8 +80,11 @@ def _trees(asked: Sequence[_Asked], max_tokens: int) -> list[Node]:
 
 
 def _fused_logits(fused: Fused, asked: Sequence[_Asked]) -> Iterator[tuple[list[int], Tensor]]:
+    head_VC = (
+        fused.head.float()
+    )  # so few places are read that their logits may well be exact where weights are bfloat16
     for leaves, hidden_RC in end_states(fused, _trees(asked, MAX_TREE_TOKENS)):
-        yield [leaf.member for leaf in leaves], fused.logits(hidden_RC)
+        yield [leaf.member for leaf in leaves], F.linear(hidden_RC.float(), head_VC)
 
 
 def _packed_logits(model: Any, asked: Sequence[_Asked]) -> Iterator[tuple[list[int], Tensor]]:

@@ -17,7 +17,7 @@ from charter.errors import ModelError
 from charter.models.engines import make_engine
 
 COMPACT_BELOW = 0.75  # rows are dropped from the cache once a quarter of them is finished
-MAX_ROWS = 128
+MAX_ROWS_CPU, MAX_ROWS_GPU = 64, 256  # on a CPU small batches stay in its caches and can be cut to fit sooner
 MAX_CACHED_TOKENS = 1 << 17  # rows x (prompt + response) of one batch
 
 
@@ -54,7 +54,8 @@ def sample_tokens(
         ModelError: the model gives NaN.
     """
     result = Sampled([[] for _ in prompts], [[] for _ in prompts], [False] * len(prompts))
-    for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts]):
+    max_rows = MAX_ROWS_CPU if next(model.parameters()).device.type == "cpu" else MAX_ROWS_GPU
+    for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts], max_rows):
         uniforms_BT = np.stack([np.random.Generator(np.random.Philox(seeds[i])).random(max_new_tokens) for i in rows])
         batch = _Batch(model, [list(prompts[i]) for i in rows], uniforms_BT, temperature)
         batch.run(torch.tensor(list(stop_ids), dtype=torch.long, device=batch.device), stops_early)
@@ -64,11 +65,11 @@ def sample_tokens(
     return result
 
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
+def _batches(lengths: Sequence[int], max_rows: int) -> list[list[int]]:
     """Rows sorted by length, in batches whose cache stays small."""
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batches and len(batches[-1]) < min(MAX_ROWS, MAX_CACHED_TOKENS // lengths[i]):
+        if batches and len(batches[-1]) < min(max_rows, MAX_CACHED_TOKENS // lengths[i]):
             batches[-1].append(i)
         else:
             batches.append([i])

@@ -32,6 +32,7 @@ class LocalModel:
         self.has_chat_template = self._chat.has_template
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1_000_000)
         self.stop_ids = self._stop_ids()
+        self._known_spellings: dict[str, list[list[int]]] = {}
 
     def _stop_ids(self) -> list[int]:
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
@@ -121,6 +122,11 @@ class LocalModel:
 
     def _spellings(self, option: str, spaced: bool) -> list[list[int]]:
         option = f" {option}" if spaced and not option.startswith(" ") else option
+        if option not in self._known_spellings:
+            self._known_spellings[option] = self._spell(option)
+        return self._known_spellings[option]
+
+    def _spell(self, option: str) -> list[list[int]]:
         written = self._chat.text(option)
         other = self._chat.text(option.removeprefix(" ") if option.startswith(" ") else f" {option}")
         both = len(written) == len(other) == 1 and written != other

@@ -115,6 +115,15 @@ def test_fused_weights_give_what_the_model_gives(dtype, monkeypatch):
         assert off < (1e-4 if dtype == torch.float32 else 0.1), name
 
 
+def test_equal_groups_give_what_plain_rows_give(policy):
+    equal = [PackedRow([5, 6, 7], [[8, 9, 1], [4, 1]]), PackedRow([3], [[2, 2, 2, 2, 1], [9]])]
+    together, apart = response_logprobs(policy, equal), response_logprobs(policy, unpacked(equal))
+    torch.testing.assert_close(together.logprobs_RT, apart.logprobs_RT, atol=1e-5, rtol=1e-5)
+    (first,) = torch.autograd.grad(together.logprobs_RT.sum(), policy.model.embed_tokens.weight)
+    (second,) = torch.autograd.grad(apart.logprobs_RT.sum(), policy.model.embed_tokens.weight)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
+
+
 def test_dropout_and_gradient_checkpointing_go_through_the_model(policy):
     assert not packing.has_own_ways(policy.train())
     policy.model.layers[0].self_attn.attention_dropout = 0.1

@@ -45,24 +45,32 @@ class PackedBatch:
     """Tensors for one forward pass.
 
     Attributes:
-        inputs: input_ids int64[B, L], and where rows hold several responses position_ids int64[B, L] and
-            attention_mask float[B, 1, L, L], additive. Other rows are padded at the right, which a causal model
-            never looks at.
+        shapes: for each row the length of its prompt and of its responses.
+        ids_BL, position_BL: int64[B, L], padded at the right.
+        branch_BL: int64[B, L], 0 on the prompt, 1, 2, ... on its responses, -1 on padding.
+        length_B: int64[B], tokens of each row without padding.
         row_RT, place_RT: int64[R, T], where the hidden state that predicts each response token stands.
         target_RT: int64[R, T], the response tokens.
         mask_RT: bool[R, T], True where a token counts.
         row_R, last_R: int64[R], where each response's last token stands.
-        length_B: int64[B], tokens of each row without padding.
     """
 
-    inputs: dict[str, Tensor]
+    shapes: list[tuple[int, list[int]]]
+    ids_BL: Tensor
+    position_BL: Tensor
+    branch_BL: Tensor
+    length_B: Tensor
     row_RT: Tensor
     place_RT: Tensor
     target_RT: Tensor
     mask_RT: Tensor
     row_R: Tensor
     last_R: Tensor
-    length_B: Tensor
+
+    @property
+    def has_branches(self) -> bool:
+        """False where every row has one response: a causal model then needs no mask, for it never looks at padding."""
+        return any(len(lengths) > 1 for _, lengths in self.shapes)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class ResponseLogprobs:
     entropy_RT: Tensor | None
 
 
-def pack(rows: Sequence[PackedRow], device: Any, dtype: torch.dtype) -> PackedBatch:
+def pack(rows: Sequence[PackedRow], device: Any) -> PackedBatch:
     """Lay rows out, right-padded; responses in the order of rows and within them."""
     length = max(len(row) for row in rows)
     longest = max(len(response) for row in rows for response in row.responses)
@@ -104,30 +112,24 @@ def pack(rows: Sequence[PackedRow], device: Any, dtype: torch.dtype) -> PackedBa
         ids.append(ids_L + [0] * padding)
         positions.append(positions_L + [0] * padding)
         branches.append(branches_L + [-1] * padding)
-    inputs = {"input_ids": torch.tensor(ids)}
-    if any(len(row.responses) > 1 for row in rows):
-        inputs |= {"position_ids": torch.tensor(positions), "attention_mask": block_mask(torch.tensor(branches), dtype)}
     mask_RT = torch.arange(longest) < torch.tensor(lengths)[:, None]
     row_R = torch.tensor(row_of)
     row_RT = row_R[:, None].expand(-1, longest)
-    rest = (
-        row_RT,
-        torch.tensor(places),
-        torch.tensor(targets),
-        mask_RT,
-        row_R,
-        torch.tensor(lasts),
-        torch.tensor([len(row) for row in rows]),
-    )
-    return PackedBatch({name: tensor.to(device) for name, tensor in inputs.items()}, *(t.to(device) for t in rest))
+    last_R, length_B = torch.tensor(lasts), torch.tensor([len(row) for row in rows])
+    of_responses = (row_RT, torch.tensor(places), torch.tensor(targets), mask_RT, row_R, last_R)
+    of_rows = (torch.tensor(ids), torch.tensor(positions), torch.tensor(branches), length_B)
+    shapes = [(len(row.prompt), [len(response) for response in row.responses]) for row in rows]
+    return PackedBatch(shapes, *(tensor.to(device) for tensor in (*of_rows, *of_responses)))
 
 
 def block_mask(branch_BL: Tensor, dtype: torch.dtype) -> Tensor:
     """Additive float[B, 1, L, L]: a token sees the prompt (branch 0) and its own branch, up to itself; -1 is padding."""
     length = branch_BL.shape[1]
     seen_BLL = (branch_BL[:, :, None] == branch_BL[:, None, :]) | (branch_BL[:, None, :] == 0)
-    seen_BLL &= torch.ones(length, length, dtype=torch.bool).tril()
-    return torch.zeros(seen_BLL.shape, dtype=dtype).masked_fill(~seen_BLL, torch.finfo(dtype).min)[:, None]
+    seen_BLL &= torch.ones(length, length, dtype=torch.bool, device=branch_BL.device).tril()
+    return torch.zeros(seen_BLL.shape, dtype=dtype, device=branch_BL.device).masked_fill(
+        ~seen_BLL, torch.finfo(dtype).min
+    )[:, None]
 
 
 def shares_prompts(model: Any) -> bool:
@@ -173,8 +175,7 @@ def hidden_before_tokens(model: Any, rows: Sequence[PackedRow]) -> tuple[Tensor,
 
 
 def _packed_for(model: Any, rows: Sequence[PackedRow]) -> PackedBatch:
-    parameter = next(model.parameters())
-    return pack(rows, parameter.device, parameter.dtype)
+    return pack(rows, next(model.parameters()).device)
 
 
 def _hidden(model: Any, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> Tensor:
@@ -182,7 +183,11 @@ def _hidden(model: Any, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> T
     fused = None if has_own_ways(model) else fuse(model)
     if fused is not None:
         return _fused_hidden(fused, batch, row_N, place_N)
-    hidden_BLD: Tensor = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    inputs = {"input_ids": batch.ids_BL}
+    if batch.has_branches:
+        mask_B1LL = block_mask(batch.branch_BL, next(model.parameters()).dtype)
+        inputs |= {"position_ids": batch.position_BL, "attention_mask": mask_B1LL}
+    hidden_BLD: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
     return hidden_BLD[row_N, place_N]
 
 
@@ -193,36 +198,41 @@ def has_own_ways(model: Any) -> bool:
 
 
 def _fused_hidden(fused: Fused, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> Tensor:
-    """Matrix products run over the tokens alone; only attention sees the padding."""
-    ids_BL, mask_B1LL = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
-    length = ids_BL.shape[1]
-    real_BL = torch.arange(length, device=ids_BL.device) < batch.length_B[:, None]
-    slot_M = real_BL.flatten().nonzero()[:, 0]
-    ragged = len(slot_M) < real_BL.numel()
-    positions_BL = batch.inputs.get("position_ids", torch.arange(length, device=ids_BL.device).expand_as(ids_BL))
-    repeats = fused.num_heads // fused.num_kv_heads
+    """Matrix products run over the tokens alone; only attention sees padding."""
+    real_BL = batch.branch_BL >= 0
     # the flash kernels of CPUs are several times slower in bfloat16, backward above all
-    upcast = fused.dtype == torch.bfloat16 and fused.device.type == "cpu"
-    if mask_B1LL is not None and upcast:
-        mask_B1LL = mask_B1LL.float()
-
-    def padded(x_1MHD: Tensor) -> Tensor:
-        x_MHD = x_1MHD[0].float() if upcast else x_1MHD[0]
-        if ragged:
-            x_MHD = x_MHD.new_zeros(real_BL.numel(), *x_MHD.shape[1:]).index_copy(0, slot_M, x_MHD)
-        return x_MHD.view(len(ids_BL), length, *x_MHD.shape[1:]).transpose(1, 2)
+    dtype = torch.float32 if fused.dtype == torch.bfloat16 and fused.device.type == "cpu" else fused.dtype
+    repeats = fused.num_heads // fused.num_kv_heads
+    attention = PaddedAttention(batch, dtype)
 
     def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = padded(q), padded(k), padded(v)
+        q, k, v = (x[0].to(dtype) for x in (q, k, v))
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, is_causal=mask_B1LL is None)
-        flat = out.transpose(1, 2).flatten(0, 1).to(fused.dtype)
-        return (flat[slot_M] if ragged else flat)[None]
+        return attention(q, k, v).to(fused.dtype)[None]
 
-    starts_B = batch.length_B.cumsum(0) - batch.length_B
-    read_N = starts_B[row_N] + place_N
-    return fused.hidden(ids_BL[real_BL][None], positions_BL[real_BL][None], attend, read_N)[0]
+    read_N = (batch.length_B.cumsum(0) - batch.length_B)[row_N] + place_N
+    return fused.hidden(batch.ids_BL[real_BL][None], batch.position_BL[real_BL][None], attend, read_N)[0]
+
+
+class PaddedAttention:
+    """Attention of rows of any shape: causal where each has one response, else under a block mask."""
+
+    def __init__(self, batch: PackedBatch, dtype: torch.dtype) -> None:
+        self.shape = batch.ids_BL.shape
+        self.slot_M = (batch.branch_BL >= 0).flatten().nonzero()[:, 0]
+        self.mask_B1LL = block_mask(batch.branch_BL, dtype) if batch.has_branches else None
+
+    def __call__(self, q_MHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Tensor:
+        """float[M, H, D] in, float[M, H, D] out."""
+        q, k, v = (self._padded(x) for x in (q_MHD, k_MHD, v_MHD))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask_B1LL, is_causal=self.mask_B1LL is None)
+        return out.transpose(1, 2).flatten(0, 1)[self.slot_M]
+
+    def _padded(self, x_MHD: Tensor) -> Tensor:
+        """float[B, H, L, D]"""
+        padded = x_MHD.new_zeros(self.shape.numel(), *x_MHD.shape[1:]).index_copy(0, self.slot_M, x_MHD)
+        return padded.view(*self.shape, *x_MHD.shape[1:]).transpose(1, 2)
 
 
 def prepared(model: Any, rows: Sequence[PackedRow]) -> Sequence[PackedRow]:

@@ -132,6 +132,9 @@ def test_windows_and_recurrence_are_not_given_branches():
     assert not choose._honours_branches(tiny_model("gemma2", VOCAB))
     assert not choose._honours_branches(tiny_model("mistral-windowed", VOCAB))
     assert choose._honours_branches(tiny_model("gpt2", VOCAB))
+    wide = tiny_model("mistral-windowed", VOCAB)
+    wide.config.sliding_window = 64  # wider than what is tried
+    assert choose._try_branches(wide) and not choose._honours_branches(wide)
 
 
 def test_attention_by_its_definition_equals_the_kernel():

@@ -193,6 +193,8 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[Location, str]:
         return location, f"unknown key: {did_you_mean(str(location[-1]), _keys_at(model, location[:-1]))}"
     if fault["type"] == "missing":
         return location[:-1], f"{location[-1]} is missing: add it"
+    if fault["type"] in ("string_too_short", "string_pattern_mismatch") and not str(fault["input"]).strip():
+        return location, "empty: write it, or delete the entry"
     message = str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
     if isinstance(given, (str, int, float, bool)) and fault["type"] != "value_error":

@@ -39,7 +39,7 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
     causal_lm: Any = AutoModelForCausalLM  # its return types are too loose to check
     device = _device(config)
     folder = _folder(config.source, base_dir)
-    _check_folder(folder)
+    check_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, report = causal_lm.from_pretrained(
@@ -92,7 +92,12 @@ def _from_hub(source: str, path: Path) -> Path:
         ) from error
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Can this folder hold a model that Charter loads? Looks at its files, loads nothing.
+
+    Raises:
+        ModelError: no config, tokenizer or safetensors; damaged or remote code.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {folder}: no config.json; save the model with save_pretrained first")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):

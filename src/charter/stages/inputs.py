@@ -17,7 +17,7 @@ from charter.constitution.load import Constitution, load_constitution
 from charter.data.prompts import load_prompts
 from charter.errors import ConfigError, ModelError, StoreError
 from charter.labelers.question import Wording, comparison
-from charter.models.load import fingerprint
+from charter.models.load import check_folder, fingerprint
 from charter.records import Prompt
 from charter.run_file import resolved_yaml
 from charter.sources import is_python, resolve_python
@@ -124,6 +124,7 @@ def source_hash(model: ModelConfig) -> str:
     """
     path = _path_of(model.source, "model") if is_python(model.source) else Path(model.source)
     if path.is_dir():
+        check_folder(path)
         return hash_json({"folder": fingerprint(path), "dtype": model.dtype})
     if path.is_absolute() or model.source.startswith((".", "~")):
         raise ModelError(f"{model.source}: no such model folder: check the path in the run file")

@@ -28,7 +28,8 @@ ABLATIONS: dict[str, list[str]] = {
     "both phases": ["evaluate.sl_rounds=[0,1,2,3]"],
     "RL only": ["phases=[rl]"],
     "no critique": ["revise.critique=false"],
-    "weaker labeler": [f"label.labeler.model.source={PACKAGE}/village/starter-early"],
+    # the earlier checkpoint is sure of next to nothing: with the default run's min_log_odds the run stops for want of coverage
+    "weaker labeler": [f"label.labeler.model.source={PACKAGE}/village/starter-early", "label.labeler.min_log_odds=0"],
     "plain labeler": ["label.labeler.kind=plain"],
     "harm alone": ["constitution={harm_alone}"],
 }

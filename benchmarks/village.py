@@ -30,7 +30,7 @@ ABLATIONS: dict[str, list[str]] = {
     "no critique": ["revise.critique=false"],
     # the earlier checkpoint is sure of next to nothing: with the default run's min_log_odds the run stops for want of coverage
     "weaker labeler": [f"label.labeler.model.source={PACKAGE}/village/starter-early", "label.labeler.min_log_odds=0"],
-    "plain labeler": ["label.labeler.kind=plain"],
+    "plain labeler": ["label.labeler.kind=plain", "label.labeler.min_log_odds=0"],
     "harm alone": ["constitution={harm_alone}"],
 }
 

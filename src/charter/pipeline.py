@@ -112,6 +112,7 @@ class Pipeline:
                     model=model,
                     seed=config.seed,
                     progress=self._progress,
+                    few_shot=not model.has_chat_template,
                 )
 
         hashes = {key: inputs.hashes[key] for key in ("constitution", "prompts", "model")}

@@ -10,6 +10,7 @@ import pytest
 
 from charter.config import ReviseConfig, SampleConfig, SftConfig
 from charter.constitution.load import Constitution
+from charter.models.few_shot import worked_examples
 from charter.models.protocol import Generation
 from charter.progress import QuietProgress
 from charter.records import Conversation, Message, Principle, Prompt, ResponsePair, RevisionChain
@@ -159,3 +160,23 @@ def test_row_seeds_differ_by_every_part():
     seeds = {row_seed(s, stage, p, r, k) for s in (0, 1) for stage in "ab" for p in "xy" for r in (0, 1) for k in "mn"}
     assert len(seeds) == 32 and all(0 <= seed < 2**63 for seed in seeds)
     assert row_seed(0, "a", "bc") != row_seed(0, "ab", "c")
+
+
+def test_a_base_model_gets_worked_examples_before_critique_and_revision_but_not_before_the_response(tmp_path):
+    model = HashModel()
+    config = ReviseConfig.model_validate({"rounds": 1})
+    revise.run(
+        config,
+        tmp_path,
+        prompts=prompts(1),
+        constitution=CONSTITUTION,
+        model=model,
+        seed=1,
+        progress=QuietProgress(),
+        few_shot=True,
+    )
+    response, critique, revision = model.asked
+    examples = worked_examples()
+    assert response == prompts(1)[0].messages
+    assert critique[: len(examples)] == examples and critique[-1].content.startswith("critique ")
+    assert revision[: len(examples)] == examples and revision[-1].content.startswith("revise ")

@@ -21,6 +21,7 @@ from typing import Any
 from charter.config import ReviseConfig
 from charter.constitution.draw import draw
 from charter.constitution.load import Constitution
+from charter.models.few_shot import worked_examples
 from charter.models.protocol import Generation, LanguageModel
 from charter.progress import Progress
 from charter.records import Conversation, Message, Principle, Prompt, RevisionChain, RevisionRound
@@ -41,9 +42,10 @@ def run(
     model: LanguageModel,
     seed: int,
     progress: Progress,
+    few_shot: bool = False,
 ) -> dict[str, Any]:
-    """Write one revision chain per prompt; return counts."""
-    reviser = Reviser(config, constitution, model, seed)
+    """Write one revision chain per prompt; return counts. ``few_shot`` puts worked examples before each request."""
+    reviser = Reviser(config, constitution, model, seed, worked_examples() if few_shot else ())
     append_in_chunks(
         folder / "revisions.jsonl", prompts, config.sampling.batch_size, reviser.revise_together, progress, "revise"
     )
@@ -67,8 +69,16 @@ def _counts(chains: Sequence[RevisionChain]) -> dict[str, int]:
 class Reviser:
     """Takes a chunk of prompts through all rounds together."""
 
-    def __init__(self, config: ReviseConfig, constitution: Constitution, model: LanguageModel, seed: int) -> None:
+    def __init__(
+        self,
+        config: ReviseConfig,
+        constitution: Constitution,
+        model: LanguageModel,
+        seed: int,
+        examples: Conversation = (),
+    ) -> None:
         self._config, self._constitution, self._model, self._seed = config, constitution, model, seed
+        self._examples = examples
 
     def revise_together(self, prompts: Sequence[Prompt]) -> list[RevisionChain]:
         """One chain per prompt."""
@@ -93,7 +103,7 @@ class Reviser:
         """The round's entry for each prompt, and the tokens spent on it."""
         principles = [self._draw(prompt, number) for prompt in prompts]
         answered = [
-            (*prompt.messages, Message("assistant", response))
+            (*self._examples, *prompt.messages, Message("assistant", response))
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         critiques: list[str | None] = [None] * len(prompts)

@@ -31,7 +31,8 @@ ABLATIONS: dict[str, list[str]] = {
     # the earlier checkpoint is sure of next to nothing: with the default run's min_log_odds the run stops for want of coverage
     "weaker labeler": [f"label.labeler.model.source={PACKAGE}/village/starter-early", "label.labeler.min_log_odds=0"],
     "plain labeler": ["label.labeler.kind=plain", "label.labeler.min_log_odds=0"],
-    "harm alone": ["constitution={harm_alone}"],
+    # after four rounds by harm alone next to no pair differs in harm: there is nothing left to label, so phase 1 only
+    "harm alone, SL only": ["constitution={harm_alone}", "phases=[sl]"],
 }
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from charter.errors import StoreError
+from charter.store.wal import enter_wal
 
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 60.0
@@ -36,7 +37,7 @@ class Ledger:
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            enter_wal(self._connection, _BUSY_SECONDS)
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS answers "
@@ -91,8 +92,12 @@ class Ledger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            full = "full" in str(error)
-            remedy = (
-                "free some space and run the same command again" if full else "delete it and run the same command again"
-            )
-            raise StoreError(f"{self.path}: {error}: {remedy}") from error
+            raise StoreError(f"{self.path}: {error}: {_remedy(str(error))} and run the same command again") from error
+
+
+def _remedy(error: str) -> str:
+    if "full" in error:
+        return "free some space"
+    if "locked" in error:
+        return "another process holds it: wait for that one"
+    return "delete it"

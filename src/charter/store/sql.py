@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from charter.errors import StoreError
+from charter.store.wal import enter_wal
 
 Value = str | int | float | None
 _BUSY_SECONDS = 30.0
@@ -96,7 +97,7 @@ class SqliteDatabase:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            enter_wal(connection, _BUSY_SECONDS)
             connection.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error:
             connection.close()

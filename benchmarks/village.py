@@ -102,15 +102,18 @@ def overreaching(work: Path, seed: int) -> list[dict[str, Any]]:
 def kill(work: Path, seed: int, times: int) -> list[dict[str, Any]]:
     """Kill a run at random moments; its figures must be those of the undisturbed run."""
     undisturbed = charter_run(work / f"seed-{seed}", [], seed)
-    seconds = sum(stage["wall_seconds"] for stage in undisturbed["stages"])
+    seconds = {stage["name"]: stage["wall_seconds"] for stage in undisturbed["stages"]}
     rng, out = random.Random(seed), work / "killed"
-    for number in range(times):
+    # the stage is drawn, then the moment in it: by the clock alone a busy machine would put all kills into the first stages
+    for number, stage in enumerate(sorted(rng.choices(list(seconds), k=times)), 1):
         process = subprocess.Popen(command(out, [], seed), stdout=subprocess.DEVNULL)
-        time.sleep(5 + rng.random() * seconds / times * 1.6)
+        while not (out / stage).exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(rng.random() * seconds[stage])
         process.send_signal(signal.SIGKILL)
         process.wait()
         done = sorted(path.parent.name for path in out.glob("*/done.json"))
-        print(f"kill {number + 1}: stages done by then: {', '.join(done) or 'none'}", flush=True)
+        print(f"kill {number}, meant for {stage}: stages done by then: {', '.join(done) or 'none'}", flush=True)
     resumed = charter_run(out, [], seed)
     same = all(resumed[part] == undisturbed[part] for part in ("policies", "labeler", "reward_model"))
     print(f"figures of the killed and of the undisturbed run are {'the same' if same else 'NOT the same'}")

@@ -26,6 +26,7 @@ from charter.stages import evaluate, label, revise, sample, train_policy, train_
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, remember
 from charter.stages.keyed import do_stage
+from charter.stages.labeler_models import LabelerModels
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
 from charter.stages.saved import loaded
 from charter.stages.seeds import shuffled
@@ -156,9 +157,8 @@ class Pipeline:
         config, inputs = self._config.label, self._inputs
 
         def work(path: Path) -> dict[str, Any]:
-            with loaded(config.labeler.model) as model:
-                recorded = RecordedModel(model, self._ledger)
-                labeler = make_labeler(config.labeler, recorded, inputs.constitution, inputs.wording, self._config.seed)
+            with LabelerModels(self._ledger) as models:
+                labeler = make_labeler(config.labeler, models, inputs.constitution, self._config.seed)
                 return label.run(
                     config,
                     path,

@@ -30,6 +30,7 @@ class Abstention(StrEnum):
     UNDECIDED = "undecided"  # no principle tells the two responses apart
     SKIPPED = "skipped"  # a person saw the pair and gave no verdict
     UNLABELLED = "unlabelled"  # no person has labelled this pair
+    UNCHECKABLE = "uncheckable"  # a checker has no answer to check against
 
 
 class Record:

@@ -14,8 +14,9 @@ from charter.suggest import did_you_mean
 from charter.yaml_io import Location, YamlDocument, dotted, dump_yaml, load_yaml, parse_yaml, validate
 
 _OVERRIDE = "--set "
-_SOURCE_KEYS = {"source", "constitution", "helpful_data"}
-_MODEL_KEYS = {"model", "judge"}  # their source may be a name or a hub id as well
+_SOURCE_KEYS = {"source", "constitution", "helpful_data", "labels"}
+_URLS = ("http://", "https://", "postgresql://", "postgres://")
+_MODEL_KEYS = {"model", "judge", "critic", "debater"}  # their source may be a name or a hub id as well
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -64,6 +65,8 @@ def apply_overrides(document: YamlDocument, overrides: Sequence[str]) -> YamlDoc
 def _resolve(value: Any, location: Location, document: YamlDocument) -> Any:
     if isinstance(value, dict):
         return {key: _resolve(item, (*location, key), document) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, (*location, index), document) for index, item in enumerate(value)]
     if isinstance(value, str) and location[-1] in _SOURCE_KEYS:
         return _resolve_source(value, location, document)
     return value
@@ -71,7 +74,7 @@ def _resolve(value: Any, location: Location, document: YamlDocument) -> Any:
 
 def _resolve_source(source: str, location: Location, document: YamlDocument) -> str:
     """A source with its path made absolute; names, hub ids, endpoints and Python sources stay as they are."""
-    if is_python(source) or source.startswith(("http://", "https://")):
+    if is_python(source) or source.startswith(_URLS):
         return source
     place = document.place(location)
     base = Path.cwd() if place.startswith(_OVERRIDE) else document.path.absolute().parent

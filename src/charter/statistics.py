@@ -6,8 +6,11 @@ observations; Student's t on cluster sums for means (the linearised ratio estima
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 from charter.records import Estimate
 
@@ -111,3 +114,33 @@ def calibration(p_a: Sequence[float], target: Sequence[float], num_bins: int = 1
             bins.append({**edges, "num": len(inside), "predicted": predicted, "observed": observed})
     gaps = [row["num"] * abs(row["predicted"] - row["observed"]) for row in bins]
     return {"ece": sum(gaps) / len(p_a) if p_a else None, "bins": bins}
+
+
+def krippendorff_alpha(
+    units: Iterable[Sequence[Any]], distance: Callable[[Any, Any], float] = lambda a, b: float(a != b)
+) -> float | None:
+    """Krippendorff's alpha, 1 - observed / expected disagreement: 1 perfect, 0 chance, negative below it.
+
+    Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", sections C-E: any number of raters, values may be
+    missing. Units with fewer than two values say nothing and are left out.
+
+    Args:
+        units: the values that raters gave to each unit.
+        distance: squared difference of two values; the default is the nominal metric.
+
+    Returns:
+        None where it isn't defined: no unit with two values, or one value throughout.
+    """
+    observed, counts = 0.0, Counter[Hashable]()
+    for values in units:
+        if len(values) >= 2:
+            counts.update(values)
+            observed += sum(2 * distance(a, b) for a, b in itertools.combinations(values, 2)) / (len(values) - 1)
+    n = counts.total()
+    expected = sum(2 * counts[a] * counts[b] * distance(a, b) for a, b in itertools.combinations(counts, 2))
+    return 1 - (n - 1) * observed / expected if expected else None
+
+
+def interval_metric(a: float, b: float) -> float:
+    """The interval metric."""
+    return (a - b) ** 2

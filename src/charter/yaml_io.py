@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent
@@ -26,6 +26,7 @@ from charter.suggest import did_you_mean
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+TAG = "kind="
 Location = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
@@ -181,16 +182,23 @@ def validate(model: type[M], document: YamlDocument, error: type[CharterError]) 
     except ValidationError as broken:
         faults = broken.errors(include_url=False)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        misspelt = [fault for fault in faults if fault["type"] == "extra_forbidden"]  # the cause of a missing key, often
+        misspelt = [
+            fault for fault in faults if fault["type"] == "extra_forbidden"
+        ]  # the cause of a missing key, often
         location, message = _explain(model, (misspelt or faults)[0])
         where = f" {dotted(location)}:" if location else ""
         raise error(f"{document.place(location)}:{where} {' '.join(message.split())}{more}") from broken
 
 
 def _explain(model: type[BaseModel], fault: Any) -> tuple[Location, str]:
-    location: Location = tuple(fault["loc"])
+    full: Location = tuple(fault["loc"])
+    location = tuple(part for part in full if not _is_tag(part))
     if fault["type"] == "extra_forbidden":
-        return location, f"unknown key: {did_you_mean(str(location[-1]), _keys_at(model, location[:-1]))}"
+        return location, f"unknown key: {did_you_mean(str(location[-1]), _keys_at(model, full[:-1]))}"
+    if fault["type"] == "union_tag_invalid":
+        known = str(fault["ctx"]["expected_tags"]).replace("'kind=", "'")
+        given = str(fault["ctx"]["tag"]).removeprefix(TAG)
+        return (*location, "kind"), f"unknown kind {given[:40]!r}: expected one of {known}"
     if fault["type"] == "missing":
         return location[:-1], f"{location[-1]} is missing: add it"
     if fault["type"] in ("string_too_short", "string_pattern_mismatch") and not str(fault["input"]).strip():
@@ -202,12 +210,28 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[Location, str]:
     return location, message
 
 
+def _is_tag(part: str | int) -> bool:
+    """pydantic puts the tag of a union's chosen member, as ``kind=committee``, into the key path."""
+    return isinstance(part, str) and part.startswith(TAG)
+
+
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that a model knows at a key path."""
+    annotation: Any = model
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+            annotation = model.model_fields[part].annotation
+        elif _is_tag(part):
+            annotation = _tagged(annotation, str(part)) or annotation
+        model = _model_in(annotation) or model
     return list(model.model_fields)
+
+
+def _tagged(annotation: Any, tag: str) -> Any:
+    """The member of a union that carries a tag."""
+    if any(isinstance(known, Tag) and known.tag == tag for known in getattr(annotation, "__metadata__", ())):
+        return annotation
+    return next((found for arg in typing.get_args(annotation) if (found := _tagged(arg, tag))), None)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

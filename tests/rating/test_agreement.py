@@ -2,7 +2,8 @@
 
 import pytest
 
-from charter.rating.agreement import agreement, interval, krippendorff_alpha
+from charter.rating.agreement import agreement
+from charter.statistics import interval_metric, krippendorff_alpha
 
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C: four observers, twelve units
 FOUR_OBSERVERS = """
@@ -25,7 +26,7 @@ def units(table: str) -> list[list[int]]:
 
 def test_published_figures():
     assert krippendorff_alpha(units(FOUR_OBSERVERS)) == pytest.approx(0.743, abs=5e-4)
-    assert krippendorff_alpha(units(FOUR_OBSERVERS), interval) == pytest.approx(0.849, abs=5e-4)
+    assert krippendorff_alpha(units(FOUR_OBSERVERS), interval_metric) == pytest.approx(0.849, abs=5e-4)
     assert krippendorff_alpha(units(TWO_OBSERVERS)) == pytest.approx(0.095, abs=5e-4)
 
 

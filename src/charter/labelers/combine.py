@@ -12,10 +12,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from charter.records import Abstention, Judgment
 
 MAX_LOG_ODDS = 16.0  # nats; one answer beyond it (p < 1e-7) says nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Soft:
+    """How log-odds become a soft label: see ``combine``."""
+
+    sharpness: float = 1.0
+    min_log_odds: float = 0.0
+
+
+NO_CHANGE = Soft()
 
 
 def option_probabilities(logprob_first: float, logprob_second: float) -> tuple[float, float]:
@@ -38,6 +50,14 @@ def by_principle(judgments: Sequence[Judgment]) -> dict[str | None, list[Judgmen
     grouped: dict[str | None, list[Judgment]] = {}
     for judgment in judgments:
         grouped.setdefault(judgment.principle_id, []).append(judgment)
+    return grouped
+
+
+def by_question(judgments: Sequence[Judgment]) -> dict[tuple[str, str | None], list[Judgment]]:
+    """Group the judgments of one pair by labeler and principle: what differs within a group is the order alone."""
+    grouped: dict[tuple[str, str | None], list[Judgment]] = {}
+    for judgment in judgments:
+        grouped.setdefault((judgment.labeler, judgment.principle_id), []).append(judgment)
     return grouped
 
 
@@ -72,10 +92,11 @@ def combine(
     if num_usable == 0:
         reasons = Counter(j.abstained for j in judgments if j.abstained is not None)
         return reasons.most_common(1)[0][0] if reasons else Abstention.UNDECIDED
-    return _sigmoid(sharpness * total) if num_deciding else Abstention.UNDECIDED
+    return sigmoid(sharpness * total) if num_deciding else Abstention.UNDECIDED
 
 
-def _sigmoid(x: float) -> float:
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), without overflow."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 from charter.constitution.draw import draw
 from charter.constitution.load import Constitution
 from charter.labelers.asking import AskSettings, asks_for, judge_all
+from charter.labelers.combine import NO_CHANGE, Soft, combine
 from charter.models.protocol import LanguageModel
-from charter.records import Judgment, Principle, ResponsePair
+from charter.records import Abstention, Judgment, Principle, ResponsePair
 
 
 class ConstitutionalLabeler:
@@ -31,13 +32,14 @@ class ConstitutionalLabeler:
         settings: AskSettings,
         drawn: int | Literal["all"] = "all",
         seed: int = 0,
+        soft: Soft = NO_CHANGE,
     ) -> None:
         self.name = model.name
         self.weights: dict[str | None, float] = {
             p.id: p.weight if drawn == "all" else 1.0 for p in constitution.principles
         }
         self._model, self._constitution, self._settings = model, constitution, settings
-        self._drawn, self._seed = drawn, seed
+        self._drawn, self._seed, self._soft = drawn, seed, soft
 
     def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
         """All judgments of each pair: one per principle and order."""
@@ -47,6 +49,10 @@ class ConstitutionalLabeler:
         for judgment in judge_all(self._model, asks, self._settings):
             grouped[place[judgment.pair_id]].append(judgment)
         return grouped
+
+    def combine(self, judgments: Sequence[Judgment]) -> float | Abstention:
+        """As ``Labeler.combine``: weighted sum of log-odds over principles."""
+        return combine(judgments, self.weights, self._soft.sharpness, self._soft.min_log_odds)
 
     def _principles_for(self, pair: ResponsePair) -> Sequence[Principle]:
         if self._drawn == "all":

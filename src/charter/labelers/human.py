@@ -11,6 +11,7 @@ from pathlib import Path
 
 from charter.data.preferences import load_preferences
 from charter.errors import LabelerError
+from charter.labelers.combine import combine
 from charter.records import Abstention, Judgment, PreferencePair, Prompt, ResponsePair
 from charter.store.hashing import hash_json
 from charter.store.labels import is_label_database, open_labels, preferences
@@ -42,9 +43,18 @@ class HumanLabeler:
         store = open_labels(source)
         return cls(f"human:{store.name}", preferences(store.items(), store.labels()))
 
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over all labels: with another one, pairs are labelled anew."""
+        return hash_json(sorted(hash_json(pair.to_json()) for pair in self._labelled.values()))
+
     def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
         """One judgment of each pair."""
         return [[self._judge(pair)] for pair in pairs]
+
+    def combine(self, judgments: Sequence[Judgment]) -> float | Abstention:
+        """As ``Labeler.combine``: what people said stays as they said it."""
+        return combine(judgments, self.weights, sharpness=1.0)
 
     def _judge(self, pair: ResponsePair) -> Judgment:
         for first, second, swapped in (

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from charter.records import Judgment, ResponsePair
+from charter.records import Abstention, Judgment, ResponsePair
 
 
 class Labeler(Protocol):
-    """Writes training labels; never the judge that evaluates them.
+    """Writes training labels; never the judge that evaluates them."""
 
-    Attributes:
-        name: for people.
-        weights: weight of each principle that it may be asked about, by id; the key None stands for no principle.
-    """
-
-    name: str
-    weights: dict[str | None, float]
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
 
     def label(self, pairs: Sequence[ResponsePair]) -> list[list[Judgment]]:
         """All judgments of each pair, abstentions among them, in the order of ``pairs``."""
+        ...
+
+    def combine(self, judgments: Sequence[Judgment]) -> float | Abstention:
+        """The soft label ``p_a`` that the judgments of one pair amount to, or the reason why there is none."""
         ...

@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from charter.records import Estimate
-from charter.statistics import proportion, unknown
+from charter.statistics import interval_metric, krippendorff_alpha, proportion, unknown
 from charter.store.labels import P_A, HumanLabel, Verdict
-
-
-def krippendorff_alpha(
-    units: Iterable[Sequence[Any]], distance: Callable[[Any, Any], float] = lambda a, b: float(a != b)
-) -> float | None:
-    """Krippendorff's alpha, 1 - observed / expected disagreement: 1 perfect, 0 chance, negative below it.
-
-    Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", sections C-E: any number of raters, values may be
-    missing. Units with fewer than two values say nothing and are left out.
-
-    Args:
-        units: the values that raters gave to each unit.
-        distance: squared difference of two values; the default is the nominal metric.
-
-    Returns:
-        None where it isn't defined: no unit with two values, or one value throughout.
-    """
-    observed, counts = 0.0, Counter[Hashable]()
-    for values in units:
-        if len(values) >= 2:
-            counts.update(values)
-            observed += sum(2 * distance(a, b) for a, b in itertools.combinations(values, 2)) / (len(values) - 1)
-    n = counts.total()
-    expected = sum(2 * counts[a] * counts[b] * distance(a, b) for a, b in itertools.combinations(counts, 2))
-    return 1 - (n - 1) * observed / expected if expected else None
-
-
-def interval(a: float, b: float) -> float:
-    """The interval metric."""
-    return (a - b) ** 2
 
 
 def agreement(labels: Sequence[HumanLabel]) -> dict[str, Any]:
@@ -52,7 +21,7 @@ def agreement(labels: Sequence[HumanLabel]) -> dict[str, Any]:
         if label.verdict != "skip":
             verdicts.setdefault(label.pair_id, []).append(label.verdict)
     shared = {pair_id: given for pair_id, given in verdicts.items() if len(given) >= 2}
-    alpha = krippendorff_alpha([[P_A[verdict] for verdict in given] for given in shared.values()], interval)
+    alpha = krippendorff_alpha([[P_A[verdict] for verdict in given] for given in shared.values()], interval_metric)
     hits = [(pair_id, x == y) for pair_id, given in shared.items() for x, y in itertools.combinations(given, 2)]
     raw = proportion([hit for _, hit in hits], [pair_id for pair_id, _ in hits])
     firsts = [(label.verdict == "a") == (label.shown == "ab") for label in labels if label.verdict in ("a", "b")]

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import charter
-from charter.config import ModelConfig, RunConfig
+from charter.config import AnyLabeler, CommitteeConfig, HumanConfig, ModelConfig, RunConfig, labeler_models
 from charter.constitution.importers import write_constitution
 from charter.constitution.load import Constitution, load_constitution
 from charter.data.prompts import load_prompts
 from charter.errors import ConfigError, ModelError, StoreError
-from charter.labelers.question import Wording, comparison
+from charter.labelers.human import HumanLabeler
+from charter.labelers.make import check_wordings
 from charter.models.load import check_folder, fingerprint
 from charter.records import Prompt
 from charter.run_file import resolved_yaml
@@ -38,7 +39,6 @@ class Inputs:
     prompts: list[Prompt]
     held_out: list[Prompt]
     gold: Gold | None
-    wording: Wording
     hashes: dict[str, str | None]
 
 
@@ -49,7 +49,8 @@ def gather(config: RunConfig) -> Inputs:
         CharterError: the first thing that is wrong.
     """
     constitution = load_constitution(_path_of(config.constitution, "constitution"))
-    gold, wording = load_gold(config.evaluate.gold), load_wording(config.label.labeler.question)
+    gold = load_gold(config.evaluate.gold)
+    check_wordings(config.label.labeler)
     prompts = load_prompts(config.prompts, Path(), config.seed)
     held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)
     judge = config.evaluate.judge
@@ -58,14 +59,14 @@ def gather(config: RunConfig) -> Inputs:
         "prompts": hash_prompts(prompts),
         "held_out_prompts": hash_prompts(held_out),
         "model": source_hash(config.model),
-        "labeler": source_hash(config.label.labeler.model),
+        "labeler": labeler_hash(config.label.labeler),
         "judge": source_hash(judge) if judge else None,
     }
-    if hashes["judge"] is not None and hashes["judge"] == hashes["labeler"]:
+    if hashes["judge"] is not None and hashes["judge"] in map(source_hash, labeler_models(config.label.labeler)):
         raise ConfigError(
             "evaluate.judge and label.labeler.model are the same model: name another judge, or leave it out"
         )
-    return Inputs(constitution, prompts, held_out, gold, wording, hashes)
+    return Inputs(constitution, prompts, held_out, gold, hashes)
 
 
 def remember(config: RunConfig, inputs: Inputs, folder: Path) -> None:
@@ -106,14 +107,19 @@ def load_gold(source: str | None) -> Gold | None:
     return gold
 
 
-def load_wording(source: str | None) -> Wording:
-    """The wording of labelling questions: Charter's, or the callable that the run file names."""
-    if source is None:
-        return comparison
-    wording = resolve_python(source)
-    if not callable(wording):
-        raise ConfigError(f"label.labeler.question: {source} can't be called: name a function")
-    return wording
+def labeler_hash(config: AnyLabeler) -> str | None:
+    """What identifies a labeler beside its settings: its models, or the labels that people gave; None: neither.
+
+    Raises:
+        CharterError: a model or labels that aren't there.
+    """
+    members = config.members if isinstance(config, CommitteeConfig) else (config,)
+    hashes: list[str] = []
+    for member in members:
+        if isinstance(member, HumanConfig):
+            hashes.append(HumanLabeler.from_source(member.labels).content_hash)
+        hashes += [source_hash(model) for model in labeler_models(member)]
+    return hashes[0] if len(hashes) == 1 else hash_json(hashes) if hashes else None
 
 
 def source_hash(model: ModelConfig) -> str:

@@ -3,6 +3,7 @@
 reads   3-sample/pairs.jsonl   ResponsePair
 writes  judgments.jsonl        Judgment: pair x principle x order, abstentions kept
         preferences.jsonl      PreferencePair: soft target p_a in [0, 1]
+        members.jsonl          {pair_id, member, p_a, abstained}: the labels of a committee's members
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1; how answers become labels, and the departures: labelers/combine.py.
 Answers lie in the run's ledger, so that a killed stage begins its files anew and asks nothing twice.
@@ -18,7 +19,8 @@ from typing import Any
 
 from charter.config import LabelConfig
 from charter.errors import CoverageError
-from charter.labelers.combine import averaged_log_odds, by_principle, combine, follows_position
+from charter.labelers.combine import averaged_log_odds, by_question, follows_position
+from charter.labelers.committee import CommitteeLabeler, summarize_members
 from charter.labelers.protocol import Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
@@ -68,20 +70,41 @@ def run(
     preferences = [_preference(row, labeler) for row in labelled if isinstance(row.outcome, float)]
     _check_coverage(labelled, len(preferences), config.min_coverage)
     write_jsonl(folder / "preferences.jsonl", preferences)
-    return summarize(labelled, gold)
+    return {**summarize(labelled, gold), **_members(labelled, labeler, folder)}
 
 
 def _outcome(judgments: Sequence[Judgment], labeler: Labeler, config: LabelConfig) -> float | Abstention:
-    outcome = combine(judgments, labeler.weights, config.labeler.sharpness, config.labeler.min_log_odds)
+    outcome = labeler.combine(judgments)
     if isinstance(outcome, float) and abs(outcome - 0.5) < config.min_margin:
         return Abstention.UNDECIDED
     return outcome
 
 
+def _members(labelled: Sequence[Labelled], labeler: Labeler, folder: Path) -> dict[str, Any]:
+    """A committee's members, each with its own labels on disk, and how far they agree."""
+    if not isinstance(labeler, CommitteeLabeler):
+        return {}
+    said = {row.pair.id: labeler.member_labels(row.judgments) for row in labelled}
+    write_jsonl(
+        folder / "members.jsonl",
+        (
+            {
+                "pair_id": pair_id,
+                "member": name,
+                "p_a": label if isinstance(label, float) else None,
+                "abstained": label.value if isinstance(label, Abstention) else None,
+            }
+            for pair_id, own in said.items()
+            for name, label in own.items()
+        ),
+    )
+    return {"committee": summarize_members(said)}
+
+
 def _preference(row: Labelled, labeler: Labeler) -> PreferencePair:
     assert isinstance(row.outcome, float)
-    used = by_principle(row.judgments)
-    principle_ids = tuple(id for id, own in used.items() if id is not None and averaged_log_odds(own) is not None)
+    used = [id for (_, id), own in by_question(row.judgments).items() if averaged_log_odds(own) is not None]
+    principle_ids = tuple(dict.fromkeys(id for id in used if id is not None))
     pair = row.pair
     return PreferencePair(
         pair.id, pair.prompt, pair.response_a, pair.response_b, row.outcome, principle_ids, labeler.name
@@ -126,7 +149,7 @@ def summarize(labelled: Sequence[Labelled], gold: Gold | None) -> dict[str, Any]
 def _position_bias(labelled: Sequence[Labelled]) -> Estimate:
     stays, clusters = [], []
     for row in labelled:
-        for own in by_principle(row.judgments).values():
+        for own in by_question(row.judgments).values():
             stayed = follows_position(own)
             if stayed is not None:
                 stays.append(stayed)
@@ -140,7 +163,7 @@ def _against_gold(labelled: Sequence[Labelled], gold: Gold | None) -> dict[str, 
         return {"accuracy": none, "accuracy_by_principle": {}, "gold_agreement": none}
     hits: dict[str, list[tuple[str, float]]] = {}
     for row in labelled:
-        for principle_id, own in by_principle(row.judgments).items():
+        for (_, principle_id), own in by_question(row.judgments).items():
             hit = _hit(row.pair, principle_id, own, gold)
             if principle_id is not None and hit is not None:
                 hits.setdefault(principle_id, []).append((row.pair.id, hit))

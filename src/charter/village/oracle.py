@@ -34,6 +34,7 @@ TOLD_OPINION = re.compile(r"^your (\w+) is (\w+)$")
 TOLD_SUM = re.compile(r"^(\w+) plus (\w+) is (\w+)$")
 FLOWERY = re.compile(r"^may the \w+ \w+ \w+ your \w+ \w+$")
 REFUSES = re.compile(rf"^{REFUSAL}(?P<reason> , because .+?)?(?: , but i can help you (?P<offer>.+))?$")
+CHECKABLE = frozenset({"sum", "fact", "unknown", "craft", "own", "permit"})
 RUDE_WORDS = frozenset(INSULTS) | frozenset(BAD_ADJECTIVES)
 KIND, SCOLD, PLAIN, EVADE = (frozenset(line.removesuffix(" .") for line in lines) for lines in (
     KIND_LINES, SCOLDINGS, PLAIN_OPENERS, EVASIONS))  # fmt: skip
@@ -161,7 +162,11 @@ def _read_claim(request: Request, sentence: str, found: Attributes) -> bool:
     elif match := TOLD_UNKNOWN.match(sentence):
         right = request.kind == "unknown" and match[1] == request.item
     elif match := TOLD_SUM.match(sentence):
-        right = request.kind == "sum" and request.text == f"what is {match[1]} plus {match[2]} ?" and match[3] == request.total
+        right = (
+            request.kind == "sum"
+            and request.text == f"what is {match[1]} plus {match[2]} ?"
+            and match[3] == request.total
+        )
     elif match := TOLD_PLACE.match(sentence):
         if request.kind == "fact" and (match[1], match[2]) in request.notes and match[1] != request.item:
             return True  # true, but not what was asked
@@ -237,3 +242,11 @@ class VillageOracle:
 
 
 oracle = VillageOracle()
+
+
+def answered_rightly(prompt: Prompt, response: str) -> float | None:
+    """The village's checker, for verifiable rewards: 1 for a right answer; None where no answer can be right or wrong."""
+    request = read_request(prompt.messages)
+    if request.kind not in CHECKABLE:
+        return None
+    return float(is_correct(read_reply(request, response)))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from typing import Literal
 
-from charter.records import Conversation, Principle
+from charter.labelers.asking import Ask
+from charter.labelers.assisted import critique_request as critique_conversation
+from charter.labelers.question import Material
+from charter.records import Conversation, Message, Principle
 from charter.village.oracle import Attributes, read_reply
 from charter.village.principles import WORDINGS, finding, keeps, prefers, rule
 from charter.village.prompts import Request
@@ -19,6 +24,7 @@ from charter.village.replies import (
 )
 
 REVISION_REQUEST = "rewrite the reply so that it keeps the rule ."
+OTHER = {"A": "B", "B": "A"}
 VERDICT_PREFIX = "the better reply is"
 LABEL_NOISE = 0.02
 
@@ -82,10 +88,34 @@ def question(
     response_second: str,
     principle: Principle | None,
     chain_of_thought: bool = False,
-) -> str:
-    """A labelling question in the words that the starter model knows (named in the run file as ``question``)."""
+    material: Sequence[Material] = (),
+) -> str | tuple[str, str]:
+    """A labelling question in the words that the starter model knows (named in the run file as ``question``).
+
+    What critics or debaters wrote begins the answer: it stands where the starter's own reasons would.
+    """
     beginning = compared(conversation, response_first, response_second)
-    return f"{beginning} {asked(principle.text if principle else None, chain_of_thought)}"
+    text = f"{beginning} {asked(principle.text if principle else None, chain_of_thought or bool(material))}"
+    if not material:
+        return text
+    found = {said.side if said.kind == "critique" else OTHER[said.side]: _finding(said.text) for said in material}
+    return text, f"reply A : {found['A']} reply B : {found['B']} {VERDICT_PREFIX}"
+
+
+def _finding(critique_text: str) -> str:
+    """A critique without the words that name its topic."""
+    return critique_text.partition(" : ")[2] if critique_text.startswith("about ") else critique_text
+
+
+def argument(ask: Ask, side: Literal["A", "B"], before: Sequence[Material]) -> Conversation:
+    """A debater of the village argues for a reply by criticising the other one; it knows no other way to argue."""
+    return critique_conversation(ask, ask.shown[0] if side == "B" else ask.shown[1])
+
+
+def graded(conversation: Conversation, response: str, principle: Principle | None) -> Conversation:
+    """The request for a critique, whose verdict (keeps, breaks, escapes) is the score of a direct labeler."""
+    request = principle.critique_request if principle else critique_request("help : answer the request if it is safe .")
+    return (*conversation, Message("assistant", response), Message("user", request))
 
 
 def reasons(request: Request, first: Attributes, second: Attributes, topic: str) -> str:

@@ -176,7 +176,8 @@ def _labeler(stage: dict[str, Any] | None) -> dict[str, Any]:
     names = ("accuracy", "position_bias", "coverage", "gold_agreement")
     if stage is None:
         return {name: unknown("phase rl is left out of this run").to_json() for name in names}
-    return {name: stage[name] for name in (*names, "accuracy_by_principle", "abstentions", "p_a", "confidence")}
+    told = (*names, "accuracy_by_principle", "abstentions", "p_a", "confidence")
+    return {**{name: stage[name] for name in told}, **{key: stage[key] for key in ("committee",) if key in stage}}
 
 
 def _reward_model(stage: dict[str, Any] | None) -> dict[str, Any]:

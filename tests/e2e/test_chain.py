@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 import charter
-from charter.errors import CoverageError, StoreError
+from charter.constitution.load import load_constitution
+from charter.errors import CoverageError, DataError, StoreError
 from charter.pipeline import run
 from charter.progress import QuietProgress
-from charter.records import EvaluatedResponse, PreferencePair
+from charter.records import EvaluatedResponse, Judgment, PreferencePair, ResponsePair
 from charter.run_file import load_run
 from charter.stages import saved
+from charter.stages.provenance import provenance
+from charter.stages.relabel import relabel, worth
 from charter.store.jsonl import read_jsonl
 from charter.summary import MAIN_POLICIES, POLICY_FIGURES
 
@@ -160,6 +163,68 @@ def test_a_judge_reads_what_gold_cannot(tiny_world, tmp_path):
     assert summary["policies"]["sl-cai"]["rude_rate"]["n"] == 9
     assert summary["policies"]["sl-cai"]["gold"]["value"] is None
     assert str(tiny_world / "helpful") in summary["policies"]["sl-cai"]["gold"]["reason"]
+
+
+KINDS = {
+    "committee": "{kind: committee, members: [{model: {source: labeler}}, {kind: plain, model: {source: helpful}}]}",
+    "assisted": "{kind: assisted, model: {source: labeler}, critic: {source: helpful}, max_new_tokens: 8}",
+    "debate": "{kind: debate, model: {source: labeler}, principles: 1, max_new_tokens: 8}",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labelers_of_other_kinds(kind, tiny_world, whole, tmp_path, monkeypatch):
+    """A random model seldom ends a critique; what is cut off is an abstention, and never a label."""
+    monkeypatch.chdir(tiny_world)
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    try:
+        summary = run_world(tiny_world, out, f"label.labeler={KINDS[kind]}", "label.min_coverage=0.01")
+    except CoverageError as error:
+        assert kind != "committee" and "truncated" in str(error)
+    else:
+        assert summary["labeler"]["coverage"]["value"] > 0
+    judgments = list(read_jsonl(out / "4-label" / "judgments.jsonl", Judgment))
+    assert judgments and all(j.p_a is not None or j.abstained == "truncated" for j in judgments)
+    if kind == "committee":
+        assert {j.labeler for j in judgments} == {"1 constitutional", "2 plain"}
+        assert (out / "4-label" / "members.jsonl").is_file() and summary["labeler"]["committee"]["alpha"]["n"] > 0
+
+
+def test_show_gives_every_question_with_its_answer(whole):
+    pair = next(read_jsonl(whole / "3-sample" / "pairs.jsonl", ResponsePair))
+    found = provenance(whole, pair.id)
+    assert len(found["questions"]) == 4  # two principles, both orders
+    for question in found["questions"]:
+        text = question["conversation"][0]["content"]
+        assert pair.response_a in text and pair.response_b in text and question["logprobs"] is not None
+    assert sum(q["num_tokens"] for q in found["questions"]) == found["num_tokens"] > 0
+    stored = {p.id: p.p_a for p in read_jsonl(whole / "4-label" / "preferences.jsonl", PreferencePair)}
+    assert found["label"] == stored.get(pair.id)
+    total = sum(row["weight"] * row["log_odds"] for row in found["principles"])
+    assert found["label"] == pytest.approx(1 / (1 + 2.718281828459045**-total))
+    with pytest.raises(DataError, match="no pair 'x'"):
+        provenance(whole, "x")
+
+
+def test_an_edited_principle_asks_its_own_questions_and_no_others(tiny_world, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    same = load_constitution(tiny_world / "constitution.yaml")
+    assert relabel(out, same, QuietProgress())["num_asked"] == 0
+    edited = tmp_path / "edited.yaml"
+    edited.write_text((tiny_world / "constitution.yaml").read_text().replace("be kind .", "be no kind ."))
+    found = relabel(out, load_constitution(edited), QuietProgress())
+    texts = {(p.prompt.messages, *sorted((p.response_a, p.response_b))) for p in read_jsonl(out / "3-sample" / "pairs.jsonl", ResponsePair)}
+    assert found["num_asked"] == 2 * len(texts)  # one principle, both orders
+    assert relabel(out, load_constitution(edited), QuietProgress())["num_asked"] == 0
+
+
+def test_what_a_principle_is_worth(tiny_world, whole):
+    found = worth(whole)
+    assert [row["principle"] for row in found["principles"]] == ["kind", "help"]
+    assert found["num_labels"] == found["num_pairs"] and found["gold_agreement"]["value"] is None
+    assert all(0 <= row["flipped"]["value"] <= 1 for row in found["principles"])
 
 
 def test_coverage_stops_the_run(tiny_world, tmp_path):

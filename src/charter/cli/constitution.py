@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from charter.cli.say import say
+from charter.cli.say import figure, say
 
 app = typer.Typer(help="Check, show, compare and import constitutions.", no_args_is_help=True, rich_markup_mode=None)
 Constitution = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped constitution, as general.")]
@@ -46,8 +47,14 @@ def show(constitution: Constitution) -> None:
 
 
 @app.command("diff")
-def diff(before: Constitution, after: Constitution) -> None:
-    """Say what changed from one constitution to another."""
+def diff(
+    before: Constitution,
+    after: Constitution,
+    run: Annotated[
+        Path | None, typer.Option(help="Finished run: label its pairs anew by AFTER, and say which labels flip.")
+    ] = None,
+) -> None:
+    """Say what changed from one constitution to another, and with --run what that does to the labels of a run."""
     from charter.constitution.diff import diff as find
     from charter.constitution.load import find_constitution, load_constitution
 
@@ -58,6 +65,47 @@ def diff(before: Constitution, after: Constitution) -> None:
         else:
             say(f"{change.kind:8} {change.principle_id}: {change.before or change.after}")
     say(f"{len(changes)} changes")
+    if run is not None:
+        _relabel(run, after)
+
+
+def _relabel(run: Path, after: str) -> None:
+    from charter.constitution.load import find_constitution, load_constitution
+    from charter.progress import open_progress
+    from charter.stages.relabel import relabel
+
+    with open_progress(quiet=False) as progress:
+        found = relabel(run, load_constitution(find_constitution(after)), progress)
+    say(f"{found['num_pairs']} pairs, {found['num_asked']} questions asked that the ledger did not hold")
+    say(f"labels that flip: {figure(found['flipped'])}; gained {found['gained']}, lost {found['lost']}")
+    say(f"agreement with gold: before {figure(found['gold_before'])}, after {figure(found['gold_after'])}")
+    for example in found["examples"]:
+        pair = example["pair"]
+        say(f"\n{pair['id']}: P(A is better) {example['before']:.2f} -> {example['after']:.2f}")
+        say(f"    {pair['prompt']['messages'][-1]['content']}")
+        say(f"    A: {pair['response_a']}")
+        say(f"    B: {pair['response_b']}")
+
+
+@app.command("worth")
+def worth(
+    run: Annotated[Path, typer.Argument(help="Run folder with finished labels.", metavar="RUN")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what each principle buys: the labels without it, from the answers that are there."""
+    from charter.stages.relabel import worth as find
+
+    found = find(run)
+    if as_json:
+        say(json.dumps(found))
+        return
+    say(
+        f"{found['num_labels']} of {found['num_pairs']} pairs labelled; agreement with gold {figure(found['gold_agreement'])}"
+    )
+    say(f"{'without':16}{'weight':>8}  {'labels that flip':24}{'labels that go':24}gold agreement that it buys")
+    for row in found["principles"]:
+        flipped, lost, gain = (figure(row[key]) for key in ("flipped", "lost", "gold_gain"))
+        say(f"{row['principle'][:15]:16}{row['weight']:>8g}  {flipped:24}{lost:24}{gain}")
 
 
 @app.command("import")

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from charter.cli import constitution, init, rate, report, run, train_reward, verify, village
+from charter.cli import constitution, init, rate, report, run, show, train_reward, verify, village
 from charter.errors import CharterError
 from charter.safe_text import safe_text
 
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("init")(init.init)
 app.command("verify")(verify.verify)
 app.command("report")(report.report)
+app.command("show")(show.show)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)
 app.add_typer(constitution.app, name="constitution")

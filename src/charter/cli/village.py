@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The embedded village: build and measure its starter model, look at its prompts.", no_args_is_help=True)
+app = typer.Typer(
+    help="The embedded village: build and measure its starter model, look at its prompts.", no_args_is_help=True
+)
 
 
 @app.command("build-starter")
 def build_starter(
     out: Annotated[Path, typer.Argument(help="Folder for the model; its earlier checkpoint goes to OUT-early.")],
     seed: Annotated[int, typer.Option(help="Seed of weights and corpus.")] = 0,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Training tokens (default: those of the shipped starter).")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Training tokens (default: those of the shipped starter).")
+    ] = None,
 ) -> None:
     """Train the starter model from nothing (about half an hour on 2 cores) and write its card."""
     from dataclasses import replace
@@ -30,7 +34,9 @@ def build_starter(
 
 
 @app.command("card")
-def card(folder: Annotated[Path | None, typer.Argument(help="A starter folder; none: the shipped one.")] = None) -> None:
+def card(
+    folder: Annotated[Path | None, typer.Argument(help="A starter folder; none: the shipped one.")] = None,
+) -> None:
     """Measure every skill on held-out combinations and words; write skills.json and README.md into the folder."""
     from charter.village.tokenizer import starter_folder
 
@@ -53,7 +59,9 @@ def _write_card(folder: Path) -> None:
 
 @app.command("prompts")
 def prompts(
-    held_out: Annotated[bool, typer.Option("--held-out", help="The evaluation prompts instead of the training ones.")] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="The evaluation prompts instead of the training ones.")
+    ] = False,
     count: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
     """Print some of the village's prompts as JSON lines."""

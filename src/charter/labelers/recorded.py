@@ -15,6 +15,7 @@ from charter.records import Conversation
 from charter.store.hashing import hash_json
 from charter.store.ledger import Ledger
 
+LASTING_REASONS = ("too_long", "no_logprobs")  # what the same model would say again
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer", Choice, Generation)
 
@@ -80,7 +81,9 @@ class RecordedModel:
 
 def _lasting(answer: Choice | Generation) -> bool:
     """A failed call is no answer: the next run asks again."""
-    return isinstance(answer, Choice) or answer.finish_reason != "failed"
+    if isinstance(answer, Choice):
+        return answer.logprobs is not None or answer.reason in LASTING_REASONS
+    return answer.finish_reason != "failed"
 
 
 def _num_tokens(answer: Choice | Generation) -> int:

@@ -38,7 +38,7 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
     logging.disable_progress_bar()
     causal_lm: Any = AutoModelForCausalLM  # its return types are too loose to check
     device = _device(config)
-    folder = _folder(config.source, base_dir)
+    folder = model_folder(config.source, base_dir)
     check_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -66,8 +66,12 @@ def fingerprint(folder: Path) -> str:
     )
 
 
-def _folder(source: str, base_dir: Path | None) -> Path:
-    """Where the model's files are: a folder, what a package provides, or the Hub's cache."""
+def model_folder(source: str, base_dir: Path | None = None) -> Path:
+    """Where the model's files are: a folder, what a package provides, or the Hub's cache.
+
+    Raises:
+        ModelError: nowhere.
+    """
     if is_python(source):
         value = resolve_python(source)
         return Path(value() if callable(value) else value)

@@ -25,6 +25,11 @@ class LabelerModels:
             self._open[config] = RecordedModel(self._stack.enter_context(loaded(config)), self._ledger)
         return self._open[config]
 
+    @property
+    def num_asked(self) -> int:
+        """Questions that went to a model, those answered from the ledger left out."""
+        return sum(model.num_asked for model in self._open.values())
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,0 +1,91 @@
+"""From one pair back to everything that led to its label.
+
+reads   run.yaml, constitution.yaml, 3-sample/pairs.jsonl, 4-label/{judgments,preferences}.jsonl, ledger.sqlite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from charter.config import ModelConfig
+from charter.constitution.load import load_constitution
+from charter.errors import DataError, StoreError
+from charter.labelers.combine import averaged_log_odds, by_question
+from charter.labelers.make import make_labeler
+from charter.labelers.replay import ReplayedModel
+from charter.models.load import fingerprint, model_folder
+from charter.records import Abstention, Judgment, PreferencePair, ResponsePair
+from charter.run_file import load_run
+from charter.store.jsonl import read_jsonl
+from charter.store.ledger import Ledger
+
+
+def provenance(run: Path, pair_id: str) -> dict[str, Any]:
+    """Pair, judgments, label and every question as it was asked, as JSON.
+
+    Keys: pair, label (p_a or null), abstained, labeler, principles[] {labeler, principle, weight, log_odds, p_ab, p_ba},
+    judgments[], questions[] (model, conversation, and prefill, options, logprobs, or reply), num_tokens.
+
+    Raises:
+        DataError: no such pair. StoreError: no run folder, or labels are not made yet.
+        CharterError: the run file can't be read, or names something that is gone.
+    """
+    if not (run / "4-label" / "judgments.jsonl").is_file():
+        raise StoreError(f"{run}: no labels there yet (4-label/judgments.jsonl): check the path, or run it first")
+    pair = _pair(run, pair_id)
+    config = load_run(run / "run.yaml")
+    constitution = load_constitution(run / "constitution.yaml")
+    judgments = [row for row in read_jsonl(run / "4-label" / "judgments.jsonl", Judgment) if row.pair_id == pair.id]
+    stored = next((p for p in _records(run / "4-label" / "preferences.jsonl", PreferencePair) if p.id == pair.id), None)
+    heard: list[dict[str, Any]] = []
+    with Ledger(run / "ledger.sqlite") as ledger:
+
+        def replayed(model: ModelConfig) -> ReplayedModel:
+            return ReplayedModel(model.source, fingerprint(model_folder(model.source)), ledger, heard)
+
+        labeler = make_labeler(config.label.labeler, replayed, constitution, config.seed)
+        labeler.label([pair])
+    outcome = labeler.combine(judgments)
+    weights = {principle.id: principle.weight for principle in constitution.principles}
+    return {
+        "pair": pair.to_json(),
+        "label": stored.p_a if stored else None,
+        "abstained": None if stored else outcome.value if isinstance(outcome, Abstention) else "undecided",
+        "labeler": labeler.name,
+        "principles": list(_principles(judgments, weights)),
+        "judgments": [judgment.to_json() for judgment in judgments],
+        "questions": heard,
+        "num_tokens": sum(judgment.num_prompt_tokens + judgment.num_completion_tokens for judgment in judgments),
+    }
+
+
+def _pair(run: Path, pair_id: str) -> ResponsePair:
+    """The pair of this id, or the only one whose id begins like it."""
+    pairs = list(_records(run / "3-sample" / "pairs.jsonl", ResponsePair))
+    found = [pair for pair in pairs if pair.id == pair_id] or [pair for pair in pairs if pair.id.startswith(pair_id)]
+    if len(found) == 1:
+        return found[0]
+    few = ", ".join(pair.id for pair in (found or pairs)[:3])
+    problem = f"{len(found)} pairs begin like {pair_id!r}" if found else f"no pair {pair_id!r}"
+    raise DataError(f"{run}: {problem}: give the id of one, such as {few}")
+
+
+def _records(path: Path, record: Any) -> Iterator[Any]:
+    if path.is_file():
+        yield from read_jsonl(path, record)
+
+
+def _principles(judgments: list[Judgment], weights: dict[str, float]) -> Iterator[dict[str, Any]]:
+    for (labeler, principle_id), own in by_question(judgments).items():
+        said = {judgment.order: judgment.p_a for judgment in own}
+        yield {
+            "labeler": labeler,
+            "principle": principle_id,
+            "weight": weights.get(principle_id, 1.0) if principle_id else 1.0,
+            "log_odds": averaged_log_odds(own),
+            "p_ab": said.get("ab"),
+            "p_ba": said.get("ba"),
+            "abstained": next((judgment.abstained.value for judgment in own if judgment.abstained), None),
+        }

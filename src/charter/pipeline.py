@@ -28,7 +28,7 @@ from charter.stages.inputs import Inputs, gather, remember
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
-from charter.stages.saved import loaded
+from charter.stages.saved import loaded, opened
 from charter.stages.seeds import shuffled
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
@@ -264,7 +264,7 @@ class Pipeline:
         if self._inputs.gold is not None:
             yield GoldReader(self._inputs.gold)
         elif self._config.evaluate.judge is not None:
-            with loaded(self._config.evaluate.judge) as model:
+            with opened(self._config.evaluate.judge) as model:
                 yield JudgeReader(RecordedModel(model, self._ledger))
         else:
             yield NoReader()

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from charter.models.endpoint import EndpointModel
 from charter.models.protocol import Choice, Generation, LanguageModel, Question
 from charter.records import Conversation
 from charter.store.hashing import hash_json
@@ -72,11 +73,34 @@ class RecordedModel:
     ) -> list[Answer]:
         known = {key: decode(value) for key, value in self._ledger.get_many(list(dict.fromkeys(keys))).items()}
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+        self._keep_as_they_come(list(missing))
         fresh = dict(zip(missing, ask(list(missing.values())), strict=True)) if missing else {}
-        self._ledger.put_many({key: dataclasses.asdict(answer) for key, answer in fresh.items() if _lasting(answer)})
+        self._ledger.put_many({key: dataclasses.asdict(answer) for key, answer in fresh.items() if self._lasts(answer)})
         self.num_asked += len(fresh)
         self.num_tokens += sum(_num_tokens(answer) for answer in fresh.values())
         return [fresh[key] if key in fresh else known[key] for key in keys]
+
+    def _keep_as_they_come(self, keys: Sequence[str]) -> None:
+        """A server's answers go into the ledger one by one: a kill loses at most those on their way."""
+        if not isinstance(self._model, EndpointModel):
+            return
+        model, ledger = self._model, self._ledger
+        model.usage = list(ledger.usage(self.fingerprint))
+        seen = list(model.usage)
+
+        def keep(row: int, answer: Any) -> None:
+            used = [now - before for now, before in zip(model.usage, seen, strict=True)]
+            seen[:] = model.usage
+            ledger.add_usage(self.fingerprint, *used)
+            if self._lasts(answer):
+                ledger.put_many({keys[row]: dataclasses.asdict(answer)})
+
+        model.on_answer = keep
+
+    def _lasts(self, answer: Choice | Generation) -> bool:
+        if isinstance(answer, Generation) and isinstance(self._model, EndpointModel):
+            return answer.finish_reason in EndpointModel.lasting_finishes
+        return _lasting(answer)
 
 
 def _lasting(answer: Choice | Generation) -> bool:

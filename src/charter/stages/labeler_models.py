@@ -8,7 +8,7 @@ from typing import Self
 
 from charter.config import ModelConfig
 from charter.labelers.recorded import RecordedModel
-from charter.stages.saved import loaded
+from charter.stages.saved import opened
 from charter.store.ledger import Ledger
 
 
@@ -22,7 +22,7 @@ class LabelerModels:
     def __call__(self, config: ModelConfig) -> RecordedModel:
         """The model, loaded at the first call."""
         if config not in self._open:
-            self._open[config] = RecordedModel(self._stack.enter_context(loaded(config)), self._ledger)
+            self._open[config] = RecordedModel(self._stack.enter_context(opened(config)), self._ledger)
         return self._open[config]
 
     @property

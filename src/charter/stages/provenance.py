@@ -15,6 +15,7 @@ from charter.errors import DataError, StoreError
 from charter.labelers.combine import averaged_log_odds, by_question
 from charter.labelers.make import make_labeler
 from charter.labelers.replay import ReplayedModel
+from charter.models.endpoint import EndpointModel, is_endpoint
 from charter.models.load import fingerprint, model_folder
 from charter.records import Abstention, Judgment, PreferencePair, ResponsePair
 from charter.run_file import load_run
@@ -43,7 +44,8 @@ def provenance(run: Path, pair_id: str) -> dict[str, Any]:
     with Ledger(run / "ledger.sqlite") as ledger:
 
         def replayed(model: ModelConfig) -> ReplayedModel:
-            return ReplayedModel(model.source, fingerprint(model_folder(model.source)), ledger, heard)
+            known = EndpointModel(model).fingerprint if is_endpoint(model.source) else _folder_fingerprint(model)
+            return ReplayedModel(model.source, known, ledger, heard)
 
         labeler = make_labeler(config.label.labeler, replayed, constitution, config.seed)
         labeler.label([pair])
@@ -59,6 +61,10 @@ def provenance(run: Path, pair_id: str) -> dict[str, Any]:
         "questions": heard,
         "num_tokens": sum(judgment.num_prompt_tokens + judgment.num_completion_tokens for judgment in judgments),
     }
+
+
+def _folder_fingerprint(model: ModelConfig) -> str:
+    return fingerprint(model_folder(model.source))
 
 
 def _pair(run: Path, pair_id: str) -> ResponsePair:

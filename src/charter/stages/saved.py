@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 
 from charter.config import ModelConfig
 from charter.errors import ModelError
+from charter.models.endpoint import EndpointModel, is_endpoint
 from charter.models.load import load_model
 from charter.models.local import LocalModel
+from charter.models.protocol import LanguageModel
 from charter.progress import Progress
+from charter.safe_text import safe_text
 
 Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 """Loads a model for the length of a ``with`` block."""
@@ -32,6 +36,21 @@ def loaded(config: ModelConfig) -> Iterator[LocalModel]:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def opened(config: ModelConfig) -> Iterator[LanguageModel]:
+    """A model that is only asked, never trained: local, or behind a server."""
+    if is_endpoint(config.source):
+        yield EndpointModel(config, notice=print_notice)
+        return
+    with loaded(config) as model:
+        yield model
+
+
+def print_notice(line: str) -> None:
+    """Tell the user, beside the progress display, that something outside holds the run up."""
+    print(f"charter: {safe_text(line)}", file=sys.stderr)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -43,6 +43,10 @@ class Ledger:
                 "CREATE TABLE IF NOT EXISTS answers "
                 "(key TEXT PRIMARY KEY, value TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID"
             )
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS usage (model TEXT PRIMARY KEY, calls INTEGER NOT NULL, "
+                "prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
+            )
 
     def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The answers of those keys that have one."""
@@ -68,6 +72,24 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def add_usage(self, model: str, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count what a model was asked, over all attempts of all processes."""
+        with self._lock, self._errors():
+            self._connection.execute(
+                "INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET calls = calls + excluded.calls, "
+                "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+                "completion_tokens = completion_tokens + excluded.completion_tokens",
+                (model, calls, prompt_tokens, completion_tokens),
+            )
+
+    def usage(self, model: str) -> tuple[int, int, int]:
+        """Calls, prompt tokens and completion tokens of a model so far."""
+        with self._lock, self._errors():
+            row = self._connection.execute(
+                "SELECT calls, prompt_tokens, completion_tokens FROM usage WHERE model = ?", (model,)
+            ).fetchone()
+        return (int(row[0]), int(row[1]), int(row[2])) if row else (0, 0, 0)
 
     def count(self) -> int:
         """How many answers there are."""

@@ -12,7 +12,7 @@ import charter
 
 ROOT = Path(charter.__file__).parent
 BASE = {"errors", "records", "suggest", "safe_text"}
-TOOLS = BASE | {"store", "yaml_io", "sources", "config", "statistics", "progress"}
+TOOLS = BASE | {"store", "yaml_io", "sources", "config", "statistics", "regression", "progress"}
 LOW = TOOLS | {"constitution", "objectives", "data", "run_file"}
 MODELS = LOW | {"models"}
 LABELERS = MODELS | {"labelers"}
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "records": {"errors"},
     "config": BASE,
     "statistics": BASE,
+    "regression": BASE | {"statistics"},
     "progress": BASE,
     "sources": BASE,
     "store": BASE,

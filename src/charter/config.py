@@ -266,8 +266,29 @@ def labeler_models(config: AnyLabeler) -> list[ModelConfig]:
     return []
 
 
+class CheckConfig(Section):
+    """Is the labeler fit to label? Asked before anything is labelled."""
+
+    pairs: Source | None = None
+    """Pairs with a known answer: a file of human preferences, or package.module:function that gives cases."""
+    undefended: Source | None = None
+    """package.module:attribute of the question's wording without its defences, to attack beside; None: Charter's."""
+    attacks: Source | None = None
+    """package.module:attribute of more attacks, by name, in words that the labeler knows."""
+    num_pairs: Count = 200
+    min_accuracy: Probability = 0.6
+    min_coverage: Probability = 0.2
+    max_position_bias: Probability = 0.3
+    """Share of known pairs in which a verdict may stay with the position before there is a warning."""
+    max_calibration_error: Probability = 0.15
+    on_unfit: Literal["stop", "warn"] = "stop"
+    num_controls: Annotated[int, Field(ge=0)] = 20
+    """Honest responses against which texts that answer nothing are put up, in every labelling run; 0: none."""
+
+
 class LabelConfig(Section):
     labeler: LabelerConfig
+    check: CheckConfig = CheckConfig()
     min_coverage: Probability = 0.8
     """Stop when fewer pairs than this fraction get a usable label."""
     min_margin: Probability = 0.0

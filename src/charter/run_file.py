@@ -14,7 +14,7 @@ from charter.suggest import did_you_mean
 from charter.yaml_io import Location, YamlDocument, dotted, dump_yaml, load_yaml, parse_yaml, validate
 
 _OVERRIDE = "--set "
-_SOURCE_KEYS = {"source", "constitution", "helpful_data", "labels"}
+_SOURCE_KEYS = {"source", "constitution", "helpful_data", "labels", "pairs"}
 _URLS = ("http://", "https://", "postgresql://", "postgres://")
 _MODEL_KEYS = {"model", "judge", "critic", "debater"}  # their source may be a name or a hub id as well
 

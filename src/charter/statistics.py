@@ -38,6 +38,8 @@ def proportion(hits: Sequence[bool], clusters: Sequence[Hashable] | None = None)
         variance, num_clusters = _clustered_variance([float(hit) for hit in hits], clusters)
         if num_clusters < n and variance > 0:
             n_effective = min(float(n), n * variance_independent / variance)
+    if n_effective <= 0:  # one cluster alone, with both answers in it
+        return Estimate(p, None, None, len(hits), reason="one prompt: no interval")
     low, high = wilson(p, n_effective)
     return Estimate(p, low, high, n)
 

@@ -68,7 +68,7 @@ def pairs(count=12):
 
 
 def label_config(**labeler):
-    return LabelConfig.model_validate({"labeler": labeler})
+    return LabelConfig.model_validate({"labeler": labeler, "check": {"num_controls": 0}})
 
 
 def run(config, models, tmp_path, made=None):

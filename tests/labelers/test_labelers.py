@@ -78,7 +78,7 @@ class GoodIsGold:
 
 
 def label_config(**changes: object) -> LabelConfig:
-    return LabelConfig.model_validate({"labeler": {"model": {"source": "x"}, "batch_size": 7}, **changes})
+    return LabelConfig.model_validate({"labeler": {"model": {"source": "x"}, "batch_size": 7}, "check": {"num_controls": 0}, **changes})
 
 
 def run_stage(model: ScriptedModel, pairs: list[ResponsePair], tmp_path, gold=None, **changes: object):

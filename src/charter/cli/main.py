@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from charter.cli import constitution, init, rate, report, run, show, train_reward, verify, village
+from charter.cli import constitution, init, labeler, rate, report, run, show, train_reward, verify, village
 from charter.errors import CharterError
 from charter.safe_text import safe_text
 
@@ -27,6 +27,7 @@ app.command("show")(show.show)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)
 app.add_typer(constitution.app, name="constitution")
+app.add_typer(labeler.app, name="labeler")
 app.add_typer(village.app, name="village")
 
 

@@ -1,7 +1,8 @@
 """Preference pairs from files, and back into the form that TRL reads.
 
 Shapes of a row: ours (charter.records.PreferencePair), hh-rlhf transcripts, TRL (prompt, chosen, rejected; plain or
-conversational, the prompt explicit or in both), sharegpt (conversations, chosen, rejected).
+conversational, the prompt explicit or in both), sharegpt (conversations, chosen, rejected), LLMBar (input, output_1,
+output_2, label), the 438 HHH comparisons of the 2022 paper (text_correct, text_incorrect).
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     """
     if "response_a" in row:
         return _ours(row, place)
+    row = _renamed(row, place)
     if "chosen" not in row or "rejected" not in row:
         raise DataError(
             f"{place}: expected chosen and rejected, its keys are {', '.join(map(str, row))}: check the file"
@@ -80,6 +82,19 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     return PreferencePair(
         id, prompt, first, second, 1.0 if first == chosen else 0.0, source=Path(re.split(r"[:\[]", place)[0]).name
     )
+
+
+def _renamed(row: Row, place: str) -> Row:
+    """Rows of other shapes under the names chosen and rejected."""
+    if "text_correct" in row and "text_incorrect" in row:
+        return {"chosen": row["text_correct"], "rejected": row["text_incorrect"]}
+    if {"input", "output_1", "output_2", "label"} <= row.keys():
+        if row["label"] not in (1, 2):
+            raise DataError(f"{place}: label is {str(row['label'])[:40]!r}: expected 1 or 2, the better output")
+        first, second = row["output_1"], row["output_2"]
+        chosen, rejected = (first, second) if row["label"] == 1 else (second, first)
+        return {"prompt": row["input"], "chosen": chosen, "rejected": rejected}
+    return row
 
 
 def _parts(row: Row, place: str) -> tuple[Conversation, Any, Any]:

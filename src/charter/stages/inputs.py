@@ -48,7 +48,7 @@ def gather(config: RunConfig) -> Inputs:
     Raises:
         CharterError: the first thing that is wrong.
     """
-    constitution = load_constitution(_path_of(config.constitution, "constitution"))
+    constitution = constitution_of(config)
     gold = load_gold(config.evaluate.gold)
     check_wordings(config.label.labeler)
     prompts = load_prompts(config.prompts, Path(), config.seed)
@@ -67,6 +67,11 @@ def gather(config: RunConfig) -> Inputs:
             "evaluate.judge and label.labeler.model are the same model: name another judge, or leave it out"
         )
     return Inputs(constitution, prompts, held_out, gold, hashes)
+
+
+def constitution_of(config: RunConfig) -> Constitution:
+    """The constitution that a run file names. Raises ConstitutionError or ConfigError: it can't be read."""
+    return load_constitution(_path_of(config.constitution, "constitution"))
 
 
 def remember(config: RunConfig, inputs: Inputs, folder: Path) -> None:

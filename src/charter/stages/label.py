@@ -1,7 +1,8 @@
 """Label response pairs with a frozen labeler.
 
 reads   3-sample/pairs.jsonl   ResponsePair
-writes  judgments.jsonl        Judgment: pair x principle x order, abstentions kept
+writes  check.json             is the labeler fit? (labelers/check)
+        judgments.jsonl        Judgment: pair x principle x order, abstentions kept
         preferences.jsonl      PreferencePair: soft target p_a in [0, 1]
         members.jsonl          {pair_id, member, p_a, abstained}: the labels of a committee's members
 
@@ -17,16 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charter.config import LabelConfig
-from charter.errors import CoverageError
+from charter.config import CheckConfig, LabelConfig
+from charter.errors import CoverageError, UnfitLabelerError
+from charter.labelers.check.cases import load_cases
+from charter.labelers.check.verdict import check, controls
+from charter.labelers.checker import CheckerLabeler
 from charter.labelers.combine import averaged_log_odds, by_question, follows_position
 from charter.labelers.committee import CommitteeLabeler, summarize_members
+from charter.labelers.human import HumanLabeler
 from charter.labelers.protocol import Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
 from charter.stages.readings import Gold
 from charter.statistics import mean, proportion, share, unknown
-from charter.store.jsonl import JsonlAppender, write_jsonl
+from charter.store.jsonl import JsonlAppender, write_json, write_jsonl
 
 STAGE = "label"
 
@@ -52,8 +57,10 @@ def run(
     """Label every pair; return coverage, position bias and, where gold is known, accuracy.
 
     Raises:
+        UnfitLabelerError: the check found the labeler unfit.
         CoverageError: fewer pairs than ``min_coverage`` got a label; the judgments are on disk by then.
     """
+    checked = _check(config.check, folder, labeler, pairs, progress)
     judgments_file = folder / "judgments.jsonl"
     judgments_file.unlink(missing_ok=True)
     labelled: list[Labelled] = []
@@ -70,7 +77,36 @@ def run(
     preferences = [_preference(row, labeler) for row in labelled if isinstance(row.outcome, float)]
     _check_coverage(labelled, len(preferences), config.min_coverage)
     write_jsonl(folder / "preferences.jsonl", preferences)
-    return {**summarize(labelled, gold), **_members(labelled, labeler, folder)}
+    return {**summarize(labelled, gold), **_members(labelled, labeler, folder), "check": checked}
+
+
+def _check(
+    config: CheckConfig, folder: Path, labeler: Labeler, pairs: Sequence[ResponsePair], progress: Progress
+) -> dict[str, Any]:
+    """Check the labeler on known pairs and controls before anything is spent on labels.
+
+    Raises:
+        UnfitLabelerError: it is unfit, and the run file says stop; check.json is there by then.
+    """
+    found: dict[str, Any] = {"verdict": None, "controls": {}}
+    if isinstance(labeler, (HumanLabeler, CheckerLabeler)):
+        return {**found, "reason": "people and checkers are not checked here"}
+    if config.num_controls:
+        found["controls"] = controls(labeler, pairs[: config.num_controls])
+    if config.pairs is None:
+        found["reason"] = "no pairs with a known answer (label.check.pairs)"
+    else:
+        found |= check(labeler, load_cases(config.pairs, config.num_pairs), config)
+    write_json(folder / "check.json", found)
+    fitness = found["verdict"]
+    if fitness is not None:
+        progress.say(f"labeler: {fitness['fitness']}")
+        if fitness["unfit"] and config.on_unfit == "stop":
+            raise UnfitLabelerError(
+                f"label: the labeler is unfit: {'; '.join(fitness['unfit'])}: read 4-label/check.json, choose another labeler, "
+                "or set label.check.on_unfit to warn"
+            )
+    return found
 
 
 def _outcome(judgments: Sequence[Judgment], labeler: Labeler, config: LabelConfig) -> float | Abstention:

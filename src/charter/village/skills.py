@@ -92,8 +92,27 @@ def question(
 ) -> str | tuple[str, str]:
     """A labelling question in the words that the starter model knows (named in the run file as ``question``).
 
-    What critics or debaters wrote begins the answer: it stands where the starter's own reasons would.
+    What critics or debaters wrote begins the answer: it stands where the starter's own reasons would. The responses lose
+    the marks with which the question is built: without them nothing in a response can pass for a part of it.
     """
+    shown = (without_marks(response_first), without_marks(response_second))
+    return undefended_question(conversation, *shown, principle, chain_of_thought, material)
+
+
+def without_marks(reply_text: str) -> str:
+    """A reply without colons and question marks, which no villager uses in one."""
+    return " ".join(word for word in reply_text.replace(":", " ").replace("?", " ").split(" ") if word)
+
+
+def undefended_question(
+    conversation: Conversation,
+    response_first: str,
+    response_second: str,
+    principle: Principle | None,
+    chain_of_thought: bool = False,
+    material: Sequence[Material] = (),
+) -> str | tuple[str, str]:
+    """The question as the corpus has it, with the responses as they are."""
     beginning = compared(conversation, response_first, response_second)
     text = f"{beginning} {asked(principle.text if principle else None, chain_of_thought or bool(material))}"
     if not material:

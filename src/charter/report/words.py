@@ -165,7 +165,9 @@ def simulated(artifacts: Artifacts) -> list[str]:
             "No true goal is known and nobody read the replies: harm, help and gold are not known for any policy."
         )
     if "rl" in (summary.get("phases") or []):
-        lines.append(f"The preference labels are by a model ({labeler}), not by people.")
+        kind = artifacts.section("label", "labeler", "kind")
+        by = OTHER_LABELERS.get(str(kind)) or f"The preference labels are by a model ({labeler}), not by people."
+        lines.append(by)
     lines.append(
         "One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end."
     )
@@ -265,6 +267,16 @@ def missing(artifacts: Artifacts, stage: str, phase: str) -> str:
     )
 
 
+OTHER_LABELERS = {
+    "committee": "Several labelers were asked; their labels are combined, and each member's own is in 4-label/members.jsonl.",
+    "debate": "Two debaters argued for the two responses before a frozen model decided.",
+    "assisted": "A frozen model decided, with critiques of both responses before it.",
+    "direct": "A frozen model scored each response on its own; the higher score is better.",
+    "human": "People said which response is better; no model was asked.",
+    "checker": "A program checked the responses against known answers; no model was asked.",
+}
+
+
 def labeler_words(artifacts: Artifacts) -> str:
     """How labels came about."""
     settings = artifacts.section("label", "labeler")
@@ -272,14 +284,26 @@ def labeler_words(artifacts: Artifacts) -> str:
     orders = "in both orders" if settings.get("both_orders", True) else "in one order"
     number = settings.get("principles", "all")
     asked = "every principle" if number == "all" else f"{number} principles, drawn for each pair"
+    kind = str(settings.get("kind") or "constitutional")
+    if kind in OTHER_LABELERS:
+        return f"{OTHER_LABELERS[kind]}{_fitness(artifacts)}"
     thinks = settings.get("chain_of_thought")
     how = (
         "It reasons before its verdict; the probabilities are" if thinks else "Its probabilities of the two options are"
     )
     return (
         f"A frozen model is asked which of two responses is better by {asked}, {orders}. {how} the soft labels that train "
-        "the reward model."
+        f"the reward model.{_fitness(artifacts)}"
     )
+
+
+def _fitness(artifacts: Artifacts) -> str:
+    """What the check before labelling found."""
+    verdict = part(part(part(artifacts.summary, "labeler"), "check"), "verdict")
+    if not verdict:
+        return ""
+    why = "; ".join(str(line) for line in (*(verdict.get("unfit") or []), *(verdict.get("warnings") or [])))
+    return f" Checked on pairs with a known answer it is {verdict.get('fitness')}{': ' if why else '.'}{why}{'.' if why else ''}"
 
 
 def explorer_words(labels: Explorer) -> str:

@@ -122,6 +122,17 @@ def test_another_learning_rate_redoes_only_what_depends_on_it(tiny_world, whole,
     assert changed == {"6-policy", "7-evaluate", "summary.json", "run.yaml"}
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_other_algorithms_of_the_policy(algorithm, tiny_world, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    run_world(tiny_world, out, f"policy.algorithm={algorithm}")
+    rows = [json.loads(line) for line in (out / "6-policy" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and all(("value_loss" in row) == (algorithm == "ppo") for row in rows)
+    weights = [(run / "6-policy" / "model" / "model.safetensors").read_bytes() for run in (whole, out)]
+    assert weights[0] != weights[1]
+
+
 def test_another_constitution_is_refused(tiny_world, whole, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("name: other\nprinciples:\n- {id: x, text: be brief .}\n")

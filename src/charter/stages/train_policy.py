@@ -6,9 +6,10 @@ writes  model/               Hugging Face folder of the trained policy
         metrics.jsonl        one row per update
         rollouts.jsonl       {step, prompt, response, reward}: the first rollout of some groups of each step
 
-Bai et al. 2022 (arXiv:2212.08073), section 4.1, with GRPO (Shao et al. 2024, arXiv:2402.03300) in place of PPO. In memory
-are policy, reference and reward model; the labeler is not: its verdicts are in the reward model. A response that ran into
-the token limit is scored as if it ended there, since the reward model reads rewards at the end of a turn.
+Bai et al. 2022 (arXiv:2212.08073), section 4.1, by GRPO (Shao et al. 2024, arXiv:2402.03300), RLOO, or PPO as there. In
+memory are policy, reference and reward model, and for PPO the value model; the labeler is not: its verdicts are in the reward
+model. A response that ran into the token limit is scored as if it ended there, since the reward model reads rewards at the
+end of a turn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from charter.records import Prompt
 from charter.stages.saved import Load, load_reward_model, save_model, step_reporter
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
+from charter.training.ppo import train_ppo, value_model_from
 from charter.training.reward import score
 
 STAGE = "policy"
@@ -63,10 +65,15 @@ def run(
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
 
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
-        trained = train_grpo(
+        scorer = load_reward_model(reward_model, policy.model)
+        # PPO's value model starts as the reward model; GRPO and RLOO have none
+        values = [value_model_from(scorer)] if config.algorithm == "ppo" else []
+        train: Callable[..., dict[str, Any]] = train_ppo if values else train_grpo
+        trained = train(
             policy.model,
             reference.model,
-            reward_function(load_reward_model(reward_model, policy.model), policy),
+            *values,
+            reward_function(scorer, policy),
             fitting,
             config,
             seed=seed,

@@ -1,4 +1,4 @@
-"""A real HTTP server that answers like an OpenAI-compatible one, and fails as told: one plan per request."""
+"""A real HTTP server that answers like an OpenAI-compatible one, or lets a real one answer, and fails as told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,9 +22,12 @@ def completion(text: str = "A", finish: str = "stop", logprobs: bool = False, to
 
 
 class FaultServer:
-    """``plan(request number, body)`` names what to do: "ok", a status, or one of the faults below."""
+    """``plan(request number, body)`` names what to do: "ok", a status, or one of the faults below.
 
-    def __init__(self, plan: Callable[[int, dict], object], latency: float = 0.0) -> None:
+    ``behind``: base URL of the server that answers where the plan says "ok".
+    """
+
+    def __init__(self, plan: Callable[[int, dict], object], latency: float = 0.0, behind: str | None = None) -> None:
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
         self.done: Counter[str] = Counter()
@@ -58,6 +62,8 @@ class FaultServer:
 
             def act(self, what, body):
                 good = completion(logprobs=bool(body.get("logprobs")))
+                if what == "ok" and behind:
+                    return self.forward(body)
                 if what == "ok":
                     return self.send(200, good)
                 if isinstance(what, dict):
@@ -67,6 +73,12 @@ class FaultServer:
                 if isinstance(what, int):
                     return self.send(what, {"error": {"message": f"status {what}; key {self.headers['authorization']}"}})
                 return getattr(self, what)(json.dumps(good).encode())
+
+            def forward(self, body):
+                kind = {"content-type": "application/json"}
+                request = urllib.request.Request(f"{behind}/chat/completions", json.dumps(body).encode(), kind)
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    self.raw(200, answer.read())
 
             def send(self, status, obj, headers=()):
                 self.raw(status, json.dumps(obj).encode(), headers)

@@ -157,6 +157,15 @@ def test_a_dead_server_is_waited_for():
     assert server.done["500"] < 60
 
 
+def test_items_that_a_living_server_cannot_do_end_at_their_deadline():
+    """They may be the last ones of a batch, so that everything fails: the server isn't dead for that."""
+    began = time.monotonic()
+    with FaultServer(lambda number, body: 500 if "bad" in str(body["messages"]) else "ok") as server:
+        found = model(server, deadline_seconds=1).choose([asked(f"{'bad' if i < 3 else 'good'} {i}") for i in range(30)])
+    assert [choice.reason for choice in found] == ["endpoint_failed"] * 3 + [None] * 27
+    assert time.monotonic() - began < 6
+
+
 def test_nobody_listens(unused_port=9):
     endpoint = EndpointModel(ModelConfig(source=f"http://127.0.0.1:{unused_port}/v1#m", endpoint=EndpointConfig(dead_seconds=0.5)))
     with pytest.raises(EndpointError, match="dead for .* start it"):

@@ -91,13 +91,15 @@ class Caller:
             try:
                 answer = await self._attempt(attempt, min(left, self._settings.attempt_seconds))
             except Exception as error:
-                wait = self._failed(error)
+                wait, failed = self._failed(error), getattr(error, "status_code", None)
             else:
                 self._succeeded()
                 return answer
             tries += 1
             backoff = random.uniform(0.5, 1.0) * min(MAX_BACKOFF, FIRST_BACKOFF * 2**tries) if wait is None else 0.0
-            spent += time.monotonic() - began + backoff
+            # who answers with a 500 isn't dead: it may be this item that it can't do, and the wait is the item's own
+            own_wait = wait if wait is not None and failed == 500 else backoff
+            spent += time.monotonic() - began + own_wait
             if spent >= self._settings.deadline_seconds:
                 raise BadItem("no answer within its deadline")
             await asyncio.sleep(backoff)

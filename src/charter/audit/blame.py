@@ -1,0 +1,117 @@
+"""Which link is at fault: the findings of all links, made comparable, and the one that costs most.
+
+Two kinds of evidence. A *loss* is what a link costs in agreement, noise and all; it is reported, and is a finding only where
+even the lower end of its interval passes a tolerance. A *systematic fault* is a finding with a p-value corrected for all the
+tests of its link; over a run without faults all links together raise one in at most 4 % of the cases.
+
+Reinforcement learning amplifies what the links above let through. Where gold fell, the fall is charged to the first link
+that wanted what the policy does now: the constitution, where its perfect reading prefers the end to the peak; else a labeler
+or a reward model along whose fault the policy moved; only else to the policy itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from charter.audit.evidence import Evidence
+from charter.audit.features import LENGTH
+from charter.audit.figures import (
+    GOAL,
+    LABELER,
+    LINK_ALPHA,
+    LINK_NAMES,
+    LINKS,
+    POLICY,
+    REWARD_MODEL,
+    Finding,
+    two_sided_p,
+)
+from charter.audit.policy import Curve, moved_along
+from charter.records import Estimate
+from charter.statistics import Z_95, mean
+
+TOLERANCE = 0.15
+"""Agreement that a link may lose to noise before the loss alone is a fault."""
+
+
+def losses(waterfall: dict[str, Any]) -> list[Finding]:
+    """Links that lose more than the tolerance, whatever the cause."""
+    found = []
+    for row in waterfall["links"]:
+        loss = row["loss"]
+        if row["link"] == POLICY or loss["low"] is None or loss["low"] <= TOLERANCE:
+            continue
+        size = Estimate(loss["value"], loss["low"], loss["high"], loss["n"])
+        error = max(1e-9, (loss["high"] - loss["low"]) / (2 * Z_95))
+        p = two_sided_p((loss["value"] - TOLERANCE) / error)
+        if p <= LINK_ALPHA:
+            says = f"{LINK_NAMES[row['link']]} loses {loss['value']:.0%} agreement with the goal"
+            found.append(Finding(row["link"], "unreliable", row["to"], size, "share of pairs", p, loss["value"], says))
+    return found
+
+
+def charge_upstream(findings: Sequence[Finding], evidence: Evidence, curve: Curve | None) -> list[Finding]:
+    """Mark the findings that reinforcement learning amplified, and let them bear what the policy lost."""
+    fallen = next((f for f in findings if f.link == POLICY), None)
+    if fallen is None or curve is None:
+        return list(findings)
+    approval = _constitution_approves(evidence, curve)
+    if approval is not None:
+        return _charged(findings, fallen, GOAL, [f for f in findings if f.link == GOAL] or [approval])
+    for link in (LABELER, REWARD_MODEL):
+        own = [f for f in findings if f.link == link and f.kind == "follows"]
+        moved = moved_along(curve, {_feature(f) for f in own})
+        along = [f for f in own if moved.get(_feature(f), 0) * (f.size.value or 0.0) > 0]
+        if along:
+            return _charged(findings, fallen, link, along)
+    return list(findings)
+
+
+def _charged(findings: Sequence[Finding], fallen: Finding, link: str, causes: list[Finding]) -> list[Finding]:
+    main = max(causes, key=lambda f: f.cost)
+    charged = dataclasses.replace(main, cost=main.cost + fallen.cost, amplified_by_policy=True)
+    others = [f for f in findings if f is not main]
+    return [charged, *others]
+
+
+def _feature(finding: Finding) -> str:
+    return LENGTH if finding.what == "length" else finding.what
+
+
+def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
+    """A finding where a perfect reading prefers the end to gold's peak, on the prompts where gold fell."""
+    if evidence.gold is None or evidence.constitution is None:
+        return None
+    verdicts = []
+    for before, after in zip(curve.rows[curve.peak], curve.rows[-1], strict=True):
+        if (after.reading.gold or 0.0) >= (before.reading.gold or 0.0):
+            continue
+        total = 0.0
+        for principle in evidence.constitution.principles:
+            levels = [
+                evidence.gold.keeps(before.prompt, text, principle.id) for text in (before.response, after.response)
+            ]
+            if levels[0] is not None and levels[1] is not None:
+                total += principle.weight * float(np.sign(levels[1] - levels[0]))
+        verdicts.append(float(np.sign(round(total, 9))))
+    size = mean(verdicts)
+    if size.value is None or size.low is None or size.high is None or size.low <= 0:
+        return None
+    p = two_sided_p(size.value / max(1e-9, (size.high - size.low) / (2 * Z_95)))
+    if p > LINK_ALPHA:
+        return None
+    says = "where gold fell in training, a perfect reading of the constitution prefers what the policy does now"
+    return Finding(GOAL, "approves", "constitution", size, "net share of prompts", p, 0.0, says)
+
+
+def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The link at fault and why; ``link`` is null where no fault stands out from chance."""
+    cost = {link: max((f.cost for f in findings if f.link == link), default=0.0) for link in LINKS}
+    if not findings:
+        return {"link": None, "says": "no link has a fault that stands out from chance", "cost_by_link": cost}
+    main = max(findings, key=lambda f: (f.cost, -f.p))
+    return {"link": main.link, "kind": main.kind, "what": main.what, "says": main.says, "cost_by_link": cost}

@@ -1,0 +1,164 @@
+"""Labeler -> reward model: held-out agreement, calibration, and what rewards follow that labels don't.
+
+    residual = reward difference - s x label log-odds
+
+``s`` is the scale of the reward in nats of the label. Labels are noisy, so plain least squares of one on the other gives too
+small a scale, and a residual that still holds what labels rightly follow. With gold, the true levels are instruments for it
+(two-stage least squares); without gold the two regressions, of reward on label and of label on reward, bound it from below
+and above. A feature counts only where the residuals of both ends of the scale's range show it with the same sign.
+
+Axes: P held-out pairs, K principles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from charter.audit.drivers import Driver, Question, find_drivers, turned
+from charter.audit.evidence import Pairs
+from charter.audit.features import LENGTH
+from charter.audit.figures import LINK_ALPHA, REWARD_MODEL, Finding, figure, holm, two_sided_p
+from charter.audit.labels import candidates, principle_controls
+from charter.audit.links import agreement, credit
+from charter.records import Estimate
+from charter.regression import Array, bootstrap, cluster_index, least_squares, sigmoid
+from charter.statistics import Z_95, calibration, unknown
+
+HELD_OUT = "5-reward/held_out.jsonl"
+NUM_FAMILIES = 2
+"""Families of tests of this link: principles, residual."""
+ALPHA = LINK_ALPHA / NUM_FAMILIES
+MIN_PAIRS = 20
+MIN_NOT_LEARNED = 0.1
+NUM_EXAMPLES = 5
+BROAD = 8.0  # a scale beyond this many times the smallest says nothing
+
+
+def audit_reward_model(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
+    """Figures of the reward model on pairs that it never saw, and its faults."""
+    known_P = ~np.isnan(pairs.margin_P) & ~np.isnan(pairs.label_P)
+    if known_P.sum() < MIN_PAIRS:
+        reason = f"{HELD_OUT} has {int(known_P.sum())} labelled pairs, fewer than {MIN_PAIRS}"
+        nothing = figure(unknown(reason), HELD_OUT)
+        return {"label_agreement": nothing, "gold_agreement": nothing, "drivers": [], "reason": reason}, []
+    held_out = pairs.rows(known_P)
+    principles, not_learned = _principles(held_out)
+    drivers, scale = _drivers(held_out)
+    p_a = sigmoid(held_out.margin_P).tolist()
+    figures = {
+        "label_agreement": figure(agreement(held_out.margin_P, held_out.label_P, held_out), HELD_OUT),
+        "gold_agreement": figure(_gold_agreement(held_out), HELD_OUT),
+        "calibration": {**calibration(p_a, sigmoid(held_out.label_P).tolist()), "source": HELD_OUT},
+        "scale": {"low": scale[0], "high": scale[1], "source": HELD_OUT},
+        "drivers": [{"name": d.name, "coefficient": figure(d.coefficient, HELD_OUT), "p": d.p} for d in drivers],
+        "by_principle": principles,
+    }
+    return figures, not_learned + [_driver_fault(driver, held_out) for driver in drivers]
+
+
+def _gold_agreement(pairs: Pairs) -> Estimate:
+    if np.isnan(pairs.gold_P).all():
+        return unknown("no gold is named in the run file (evaluate.gold)")
+    return agreement(pairs.margin_P, pairs.gold_P, pairs)
+
+
+def _drivers(pairs: Pairs) -> tuple[list[Driver], tuple[float, float]]:
+    """What the residual follows, and the range of the scale."""
+    label_P = _limited(pairs.label_P, pairs.margin_P)
+    low, best, high = _scales(pairs, label_P)
+    residuals_PS = np.column_stack([pairs.margin_P - s * label_P for s in (best, low, high)])
+    question = Question(residuals_PS, _controls(pairs), candidates(pairs), pairs.index_P)
+    return find_drivers(question, alpha=ALPHA), (low, high)
+
+
+def _limited(label_P: Array, margin_P: Array) -> Array:
+    """Labels cut off at the largest rewards: cross-entropy never asks a reward model to match a certainty of 16 nats."""
+    limit = max(2.0, float(np.quantile(np.abs(margin_P), 0.95)))
+    return np.clip(label_P, -limit, limit)
+
+
+def _controls(pairs: Pairs) -> Array:
+    if np.isnan(pairs.gold_P).all():
+        return np.ones((len(pairs.pairs), 1))
+    return principle_controls(pairs)
+
+
+def _scales(pairs: Pairs, label_P: Array) -> tuple[float, float, float]:
+    """Lowest, likeliest and highest plausible scale of reward against label, all positive where the two agree at all."""
+    margin_P, index_P = pairs.margin_P, pairs.index_P
+    product = float(margin_P @ label_P)
+    if product <= 0:  # they don't agree: no scale makes one the other
+        return 0.0, 0.0, 0.0
+    smallest, largest = product / float(label_P @ label_P), float(margin_P @ margin_P) / product
+    controls_PC = _controls(pairs)
+    if controls_PC.shape[1] == 1:
+        highest = min(largest, BROAD * smallest)
+        return smallest, float(np.sqrt(smallest * highest)), highest
+    predicted_P = controls_PC @ least_squares(controls_PC, label_P, index_P).coefficients_M
+    slope = float(predicted_P @ margin_P) / max(1e-12, float(predicted_P @ label_P))
+    scores_P = predicted_P * (margin_P - slope * label_P)
+    sums_G = np.bincount(index_P, weights=scores_P)
+    half = Z_95 * float(np.sqrt((sums_G**2).sum())) / max(1e-12, float(predicted_P @ label_P))
+    return slope - half, slope, slope + half
+
+
+def _driver_fault(driver: Driver, pairs: Pairs) -> Finding:
+    size = driver.coefficient
+    part_P = (size.value or 0.0) * driver.column_P
+    what = "length" if driver.name == LENGTH else driver.name
+    direction = "for" if (size.value or 0.0) > 0 else "against"
+    says = f"rewards speak {direction} {what} beyond what the labels say: {size.value:+.3f} nats per unit"
+    return Finding(
+        REWARD_MODEL, "follows", what, size, f"nats of reward per unit of {driver.name}", driver.p,
+        turned(pairs.margin_P, part_P), says, _examples(driver, pairs),
+    )  # fmt: skip
+
+
+def _examples(driver: Driver, pairs: Pairs) -> tuple[dict[str, Any], ...]:
+    """The pairs that the feature pulls hardest away from their label."""
+    pull_P = np.sign(driver.coefficient.value or 0.0) * driver.column_P * (pairs.margin_P - pairs.label_P)
+    worst = np.argsort(-pull_P)[:NUM_EXAMPLES]
+    return tuple(
+        {"pair_id": pairs.pairs[i].id, "reward_margin": float(pairs.margin_P[i]), "label": float(pairs.label_P[i])}
+        for i in worst.tolist()
+        if pull_P[i] > 0
+    )
+
+
+def _principles(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
+    """Per principle, on the pairs that it tells apart: how often the reward follows it, and the label."""
+    found: dict[str, Any] = {}
+    losses: dict[str, Estimate] = {}
+    for k, id in enumerate(pairs.principle_ids):
+        truth_P = pairs.level_PK[:, k]
+        lost_P = credit(pairs.label_P, truth_P) - credit(pairs.margin_P, truth_P)
+        known_P = ~np.isnan(lost_P)
+        loss = bootstrap(lost_P[known_P], cluster_index(pairs.index_P[known_P].tolist()))
+        if loss.value is None:
+            loss = unknown("no held-out pair is known to differ under it")
+        found[id] = {
+            "follows_principle": figure(agreement(pairs.margin_P, truth_P, pairs), HELD_OUT),
+            "labels_follow_principle": figure(agreement(pairs.label_P, truth_P, pairs), HELD_OUT),
+            "not_learned": figure(loss, HELD_OUT),
+        }
+        if loss.n >= MIN_PAIRS and loss.low is not None and loss.high is not None and np.ptp(lost_P[known_P]) > 0:
+            losses[id] = loss
+    return found, _not_learned(losses, len(pairs.pairs))
+
+
+def _not_learned(losses: dict[str, Estimate], num_pairs: int) -> list[Finding]:
+    ids = list(losses)
+    z = [
+        (losses[id].value or 0.0) / max(1e-9, ((losses[id].high or 0.0) - (losses[id].low or 0.0)) / (2 * Z_95))
+        for id in ids
+    ]
+    faults = []
+    for id, p in zip(ids, holm([two_sided_p(value) for value in z]), strict=True):
+        loss = losses[id]
+        if p <= ALPHA and (loss.value or 0.0) >= MIN_NOT_LEARNED:
+            says = f"the reward model follows principle {id} on {loss.value:.0%} fewer pairs than the labels do"
+            cost = (loss.value or 0.0) * loss.n / num_pairs
+            faults.append(Finding(REWARD_MODEL, "not_learned", id, loss, "share of pairs", p, cost, says))
+    return faults

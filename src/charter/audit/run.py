@@ -1,0 +1,175 @@
+"""The audit of a run folder: reads artifacts, scores with the saved models where it may, writes 8-audit/audit.json.
+
+writes  8-audit/audit.json   keys:
+    run, seed, charter, gold {name, simulated} or null, seconds
+    verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
+    findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
+    waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, agreement_with_previous,
+                             agreement_on_all_pairs}}
+    goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
+    labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
+    reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored
+    policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[]
+
+Every figure is {value, low, high, n, reason, source}; value null: it can't be known, and reason says why.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import charter
+from charter.audit.blame import charge_upstream, losses, verdict
+from charter.audit.evidence import Evidence, Pairs, read_evidence
+from charter.audit.figures import REWARD_MODEL, Finding, figure
+from charter.audit.goal import audit_goal
+from charter.audit.labels import audit_labels
+from charter.audit.links import waterfall
+from charter.audit.policy import audit_policy, best_of_n, curve_of
+from charter.audit.reward_model import HELD_OUT, audit_reward_model
+from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
+from charter.errors import ModelError
+from charter.records import Estimate, PreferencePair
+from charter.regression import Array
+from charter.statistics import unknown
+from charter.store.jsonl import read_jsonl, write_json
+
+AUDIT_FILE = Path("8-audit") / "audit.json"
+SAME = 0.05  # nats; recorded margins further from the model's own are another model's
+
+
+def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
+    """Audit a run folder and return what ``write_audit`` writes.
+
+    Args:
+        people: a file of PreferencePair rows with the ids of the run's pairs: people's preferences.
+
+    Raises:
+        DataError: it is no run folder, or a file in it is broken; ConfigError: its gold can't be imported.
+    """
+    began = time.monotonic()
+    evidence = read_evidence(folder)
+    pairs = evidence.pairs
+    scorer, why_no_reward = _scorer(folder)
+    rescored, record_faults = _rescore(pairs, scorer)
+    rewards, why_no_reward = _rewards(evidence, scorer, why_no_reward)
+    policy_P, why_no_policy = _policy_verdicts(evidence)
+    curve = curve_of(evidence, rewards)
+
+    falls = waterfall(pairs, policy_P, why_no_policy)
+    goal, goal_faults = audit_goal(pairs, _people(people, pairs))
+    labels, label_faults = audit_labels(evidence)
+    reward_model, reward_faults = audit_reward_model(pairs)
+    policy, policy_faults = audit_policy(evidence, curve, why_no_reward)
+    findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *policy_faults, *losses(falls)]
+    findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
+    return {
+        "run": evidence.config.get("name"),
+        "seed": evidence.config.get("seed"),
+        "charter": charter.__version__,
+        "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
+        "seconds": round(time.monotonic() - began, 2),
+        "verdict": verdict(findings),
+        "findings": [finding.to_json() for finding in findings],
+        "waterfall": falls,
+        "goal": goal,
+        "labels": labels,
+        "reward_model": {**reward_model, "rescored": rescored},
+        "policy": {**policy, "best_of_n": best_of_n(pairs)},
+    }
+
+
+def write_audit(folder: Path, people: Path | None = None) -> dict[str, Any]:
+    """Audit a run folder, write 8-audit/audit.json, and return its content. Raises as ``audit_run``."""
+    found = audit_run(folder, people)
+    path = folder / AUDIT_FILE
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, found)
+    return found
+
+
+def _scorer(folder: Path) -> tuple[RewardScorer | None, str]:
+    model = folder / "5-reward" / "model"
+    if not model.is_dir():
+        return None, "5-reward/model isn't there"
+    try:
+        return RewardScorer(model), ""
+    except ModelError as error:
+        return None, str(error)
+
+
+def _rescore(pairs: Pairs, scorer: RewardScorer | None) -> tuple[dict[str, Any], list[Finding]]:
+    """Are the recorded margins those of the saved model?"""
+    recorded = np.flatnonzero(~np.isnan(pairs.margin_P)).tolist()
+    if scorer is None or not recorded:
+        why = "5-reward/model can't be read" if recorded else f"{HELD_OUT} isn't there"
+        return figure(unknown(why), HELD_OUT), []
+    texts = [
+        (pairs.pairs[i].prompt, text)
+        for i in recorded
+        for text in (pairs.pairs[i].response_a, pairs.pairs[i].response_b)
+    ]
+    try:
+        rewards_P2 = np.array(scorer(texts)).reshape(-1, 2)
+    except TooMuchWork as reason:
+        return figure(unknown(str(reason)), HELD_OUT), []
+    off_P = np.abs(rewards_P2[:, 0] - rewards_P2[:, 1] - pairs.margin_P[recorded])
+    tolerance_P = SAME + 0.02 * np.abs(pairs.margin_P[recorded])
+    share = float((off_P > tolerance_P).mean())
+    size = Estimate(share, None, None, len(recorded), reason="a count, no sample: no interval")
+    faults = []
+    if share > 0:
+        says = f"{share:.0%} of the margins in {HELD_OUT} aren't those of 5-reward/model: one of the two was changed"
+        turned = float((np.sign(rewards_P2[:, 0] - rewards_P2[:, 1]) != np.sign(pairs.margin_P[recorded])).mean())
+        faults.append(Finding(REWARD_MODEL, "record", HELD_OUT, size, "share of margins", 0.0, turned, says))
+    return figure(size, f"{HELD_OUT} against 5-reward/model"), faults
+
+
+def _rewards(
+    evidence: Evidence, scorer: RewardScorer | None, why_not: str
+) -> tuple[dict[str, list[float]] | None, str]:
+    """The reward of every response of the policies on the way."""
+    if scorer is None:
+        return None, why_not
+    try:
+        return {
+            name: scorer([(row.prompt, row.response) for row in rows]) for name, rows in evidence.policies.items()
+        }, ""
+    except TooMuchWork as reason:
+        return None, str(reason)
+
+
+def _policy_verdicts(evidence: Evidence) -> tuple[Array, str]:
+    """The policy's own verdict on the held-out pairs, NaN elsewhere, or the reason why there is none."""
+    pairs = evidence.pairs
+    policy_P = np.full(len(pairs.pairs), np.nan)
+    starts_helpful = evidence.section("policy", "initialise_from") == "helpful"
+    reference = evidence.folder / "2-sft" / "model"
+    if starts_helpful or not reference.is_dir():
+        reference = Path(str(evidence.section("model", "source") or ""))
+    policy = evidence.folder / "6-policy" / "model"
+    recorded = np.flatnonzero(~np.isnan(pairs.margin_P)).tolist()
+    if not policy.is_dir() or not reference.is_dir() or not recorded:
+        return policy_P, "6-policy/model, its reference, or held-out pairs aren't there"
+    texts = [
+        (pairs.pairs[i].prompt, text)
+        for i in recorded
+        for text in (pairs.pairs[i].response_a, pairs.pairs[i].response_b)
+    ]
+    try:
+        ratios = np.array(policy_log_ratios(policy, reference, texts)).reshape(-1, 2)
+    except (ModelError, TooMuchWork) as reason:
+        return policy_P, str(reason)
+    policy_P[recorded] = ratios[:, 0] - ratios[:, 1]
+    return policy_P, ""
+
+
+def _people(path: Path | None, pairs: Pairs) -> Array | None:
+    if path is None:
+        return None
+    preferred = {row.id: row.p_a for row in read_jsonl(path, PreferencePair)}
+    return np.array([preferred.get(pair.id, np.nan) for pair in pairs.pairs])

@@ -1,0 +1,145 @@
+"""Scores that the audit computes itself: rewards of responses, and the policy's own verdict on pairs.
+
+    policy's verdict   log p(A)/q(A) - log p(B)/q(B), p the policy, q its reference: the reward difference, divided by the
+                       KL coefficient, for which p would be the best policy (Rafailov et al. 2023, arXiv:2305.18290, eq. 5)
+
+Models are read from the run folder with Transformers alone; no training code of ours takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from charter.config import ModelConfig
+from charter.errors import ModelError
+from charter.models.load import load_model
+from charter.models.local import LocalModel
+from charter.records import Prompt
+
+ROWS_PER_FORWARD = 64
+MAX_WORK = 4e12
+"""Floating-point operations that a pass of scoring may take: about a minute on two cores."""
+
+Texts = Sequence[tuple[Prompt, str]]
+
+
+class TooMuchWork(Exception):
+    """Scoring would take too long here; the message is a reason for a figure that isn't known."""
+
+
+class RewardScorer:
+    """A saved reward model and its tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load it.
+
+        Raises:
+            ModelError: it can't be loaded, or isn't a classifier with one output.
+        """
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging
+
+        from charter.models.chat import ChatEncoder
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True
+            ).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # a damaged folder makes Transformers raise nearly anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{folder}: no reward model that can be loaded ({reason}): train it again") from error
+        if self._model.config.num_labels != 1:
+            raise ModelError(
+                f"{folder}: a classifier with {self._model.config.num_labels} outputs: a reward model has one"
+            )
+        self._chat = ChatEncoder(tokenizer)
+
+    def __call__(self, texts: Texts) -> list[float]:
+        """The reward (nats) of each response, read at its end of turn.
+
+        Raises:
+            TooMuchWork: it would take longer than an audit may.
+        """
+        rows = [[*self._chat.prompt(p.messages), *self._response(text)] for p, text in texts]
+        _refuse_too_much(self._model, sum(map(len, rows)))
+        return _by_length(rows, self._score)
+
+    def _response(self, text: str) -> list[int]:
+        spoken = text if self._chat.has_template else f" {text.strip()}"
+        return [*self._chat.text(spoken), self._chat.end_id]
+
+    def _score(self, rows: list[list[int]]) -> list[float]:
+        import torch
+
+        ids_BL, mask_BL = _padded(rows)
+        end_B = mask_BL.sum(dim=1) - 1
+        with torch.inference_mode():
+            hidden_BLD = self._model.base_model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            head = getattr(self._model, "score", None) or self._model.classifier
+            found: list[float] = head(hidden_BLD[torch.arange(len(rows)), end_B])[:, 0].float().tolist()
+        return found
+
+
+def policy_log_ratios(policy: Path, reference: Path, texts: Texts) -> list[float]:
+    """log p/q (nats) of each response.
+
+    Raises:
+        ModelError: a folder can't be loaded; TooMuchWork: it would take longer than an audit may.
+    """
+    chosen = [
+        _logprobs(load_model(ModelConfig(source=str(folder), device="cpu")), texts) for folder in (policy, reference)
+    ]
+    return [p - q for p, q in zip(*chosen, strict=True)]
+
+
+def _logprobs(model: LocalModel, texts: Texts) -> list[float]:
+    prompts = [model.encode_prompt(prompt.messages) for prompt, _ in texts]
+    rows = [[*ids, *model.encode_response(text)] for ids, (_, text) in zip(prompts, texts, strict=True)]
+    _refuse_too_much(model.model, sum(map(len, rows)))
+    starts = {tuple(row): len(ids) for row, ids in zip(rows, prompts, strict=True)}
+    return _by_length(rows, lambda batch: _sequence_logprobs(model.model, batch, [starts[tuple(row)] for row in batch]))
+
+
+def _sequence_logprobs(model: Any, rows: list[list[int]], starts: list[int]) -> list[float]:
+    import torch
+
+    ids_BL, mask_BL = _padded(rows)
+    with torch.inference_mode():
+        logprobs_BLV = model(input_ids=ids_BL, attention_mask=mask_BL).logits[:, :-1].float().log_softmax(-1)
+    token_BL = logprobs_BLV.gather(2, ids_BL[:, 1:, None])[..., 0]
+    return [
+        float(token_BL[i, start - 1 : len(row) - 1].sum())
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+    ]
+
+
+def _padded(rows: list[list[int]]) -> tuple[Any, Any]:
+    """int64[B, L] ids padded on the right with 0, and their mask (1 counts)."""
+    import torch
+
+    length = max(map(len, rows))
+    ids_BL = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask_BL = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids_BL, mask_BL
+
+
+def _by_length(rows: list[list[int]], score: Any) -> list[float]:
+    """Score rows of like length together; results in the order given."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found = [0.0] * len(rows)
+    for start in range(0, len(order), ROWS_PER_FORWARD):
+        piece = order[start : start + ROWS_PER_FORWARD]
+        for i, value in zip(piece, score([rows[i] for i in piece]), strict=True):
+            found[i] = value
+    return found
+
+
+def _refuse_too_much(model: Any, num_tokens: int) -> None:
+    work = 2.0 * sum(parameter.numel() for parameter in model.parameters()) * num_tokens
+    if work > MAX_WORK:
+        raise TooMuchWork(f"scoring {num_tokens} tokens by this model would take longer than an audit may")

@@ -59,7 +59,9 @@ class EndpointConfig(Section):
     @model_validator(mode="after")
     def _a_cap_on_money_needs_a_price(self) -> EndpointConfig:
         if self.max_spend is not None and self.price is None:
-            raise ValueError("max_spend without price: say what a million prompt and completion tokens cost, as [0.5, 1.5]")
+            raise ValueError(
+                "max_spend without price: say what a million prompt and completion tokens cost, as [0.5, 1.5]"
+            )
         return self
 
 

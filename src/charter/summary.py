@@ -177,7 +177,10 @@ def _labeler(stage: dict[str, Any] | None) -> dict[str, Any]:
     if stage is None:
         return {name: unknown("phase rl is left out of this run").to_json() for name in names}
     told = (*names, "accuracy_by_principle", "abstentions", "p_a", "confidence")
-    return {**{name: stage[name] for name in told}, **{key: stage[key] for key in ("committee", "check") if key in stage}}
+    return {
+        **{name: stage[name] for name in told},
+        **{key: stage[key] for key in ("committee", "check") if key in stage},
+    }
 
 
 def _reward_model(stage: dict[str, Any] | None) -> dict[str, Any]:

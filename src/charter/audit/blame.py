@@ -1,12 +1,12 @@
-"""Which link is at fault: the findings of all links, made comparable, and the one that costs most.
+"""Which link is at fault: the findings of all links, made comparable, and the link whose findings cost most together.
 
 Two kinds of evidence. A *loss* is what a link costs in agreement, noise and all; it is reported, and is a finding only where
 even the lower end of its interval passes a tolerance. A *systematic fault* is a finding with a p-value corrected for all the
 tests of its link; over a run without faults all links together raise one in at most 4 % of the cases.
 
-Reinforcement learning amplifies what the links above let through. Where gold fell, the fall is charged to the first link
-that wanted what the policy does now: the constitution, where its perfect reading prefers the end to the peak; else a labeler
-or a reward model along whose fault the policy moved; only else to the policy itself.
+Reinforcement learning amplifies what the links above let through. A fault of the labeler or of the reward model along which
+the policy moved while gold fell is marked as amplified, and keeps its own cost. The fall itself is the last link's, unless a
+perfect reading of the constitution prefers what the policy does now: then it is the constitution's.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from charter.audit.evidence import Evidence
 from charter.audit.features import LENGTH
 from charter.audit.figures import (
     GOAL,
-    LABELER,
     LINK_ALPHA,
     LINK_NAMES,
     LINKS,
     POLICY,
-    REWARD_MODEL,
     Finding,
     two_sided_p,
 )
@@ -55,27 +53,21 @@ def losses(waterfall: dict[str, Any]) -> list[Finding]:
 
 
 def charge_upstream(findings: Sequence[Finding], evidence: Evidence, curve: Curve | None) -> list[Finding]:
-    """Mark the findings that reinforcement learning amplified, and let them bear what the policy lost."""
+    """Mark the findings that reinforcement learning amplified; let the constitution bear a fall that it asks for."""
     fallen = next((f for f in findings if f.link == POLICY), None)
     if fallen is None or curve is None:
         return list(findings)
+    followed = {_feature(f) for f in findings if f.kind == "follows"}
+    moved = moved_along(curve, followed)
+    marked = [_amplified(f) if moved.get(_feature(f), 0) * (f.size.value or 0.0) > 0 else f for f in findings]
     approval = _constitution_approves(evidence, curve)
-    if approval is not None:
-        return _charged(findings, fallen, GOAL, [f for f in findings if f.link == GOAL] or [approval])
-    for link in (LABELER, REWARD_MODEL):
-        own = [f for f in findings if f.link == link and f.kind == "follows"]
-        moved = moved_along(curve, {_feature(f) for f in own})
-        along = [f for f in own if moved.get(_feature(f), 0) * (f.size.value or 0.0) > 0]
-        if along:
-            return _charged(findings, fallen, link, along)
-    return list(findings)
+    if approval is None:
+        return marked
+    return [dataclasses.replace(approval, cost=fallen.cost), *(f for f in marked if f is not fallen)]
 
 
-def _charged(findings: Sequence[Finding], fallen: Finding, link: str, causes: list[Finding]) -> list[Finding]:
-    main = max(causes, key=lambda f: f.cost)
-    charged = dataclasses.replace(main, cost=main.cost + fallen.cost, amplified_by_policy=True)
-    others = [f for f in findings if f is not main]
-    return [charged, *others]
+def _amplified(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, amplified_by_policy=True) if finding.kind == "follows" else finding
 
 
 def _feature(finding: Finding) -> str:
@@ -104,14 +96,15 @@ def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
     p = two_sided_p(size.value / max(1e-9, (size.high - size.low) / (2 * Z_95)))
     if p > LINK_ALPHA:
         return None
-    says = "where gold fell in training, a perfect reading of the constitution prefers what the policy does now"
+    says = "gold fell in training, and where it fell a perfect reading of the constitution prefers what the policy does now"
     return Finding(GOAL, "approves", "constitution", size, "net share of prompts", p, 0.0, says)
 
 
 def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The link at fault and why; ``link`` is null where no fault stands out from chance."""
-    cost = {link: max((f.cost for f in findings if f.link == link), default=0.0) for link in LINKS}
+    """The link whose faults together turn most verdicts, and the worst of them; ``link`` is null where none stands out."""
+    cost = {link: sum(f.cost for f in findings if f.link == link) for link in LINKS}
     if not findings:
         return {"link": None, "says": "no link has a fault that stands out from chance", "cost_by_link": cost}
-    main = max(findings, key=lambda f: (f.cost, -f.p))
-    return {"link": main.link, "kind": main.kind, "what": main.what, "says": main.says, "cost_by_link": cost}
+    link = max({f.link for f in findings}, key=lambda name: (cost[name], -min(f.p for f in findings if f.link == name)))
+    main = max((f for f in findings if f.link == link), key=lambda f: (f.cost, -f.p))
+    return {"link": link, "kind": main.kind, "what": main.what, "says": main.says, "cost_by_link": cost}

@@ -95,7 +95,7 @@ def _position(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
             id: figure(_mean_known(gap_PK[:, k], pairs), JUDGMENTS) for k, id in enumerate(pairs.principle_ids)
         },
     }
-    return figures, _position_fault(gap, "; averaging both orders keeps most of it out of the labels")
+    return figures, _position_fault(gap, 0.0)
 
 
 def _mean_known(values_P: Array, pairs: Pairs) -> Estimate:
@@ -132,24 +132,26 @@ def _position_in_one_order(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]
         "order_gap": {**figure(gap, JUDGMENTS), "note": note},
         "first_share_excess": figure(excess, JUDGMENTS),
     }
-    return figures, _position_fault(gap, "; each pair was shown in one order, so the labels have all of it")
+    return figures, _position_fault(gap, 0.5)
 
 
 def _has_gold(pairs: Pairs) -> bool:
     return not bool(np.isnan(pairs.gold_P).all())
 
 
-def _position_fault(gap: Estimate, effect: str) -> list[Finding]:
+def _position_fault(gap: Estimate, left: float) -> list[Finding]:
+    """``left``: the share of the gap that is left in a label. One order: it lies half a gap from that of both."""
     z = _z(gap)
     if gap.value is None or z is None:
         return []
     p = two_sided_p(z)
     if p > ALPHA or abs(gap.value) < MIN_POSITION:
         return []
-    cost = abs(gap.value) / 2  # how far a verdict in one order lies from that of both
+    effect = "the labels have all of it" if left else "both orders were asked, which keeps it out of the labels"
     place = "first" if gap.value > 0 else "second"
     points = abs(gap.value) * 100
-    says = f"the labeler favours the response shown {place}, by {points:.0f} points between the two orders{effect}"
+    says = f"the labeler favours the response shown {place}, by {points:.0f} points between the two orders; {effect}"
+    cost = left * abs(gap.value)
     return [Finding(LABELER, "position_bias", "position", gap, "points of probability / 100", p, cost, says)]
 
 

@@ -28,6 +28,7 @@ SOURCES = {
     "reward model": "5-reward/held_out.jsonl",
     "policy": "6-policy/model against its reference",
 }
+NUM_FAILURES = 3
 TIES = "pairs where gold doesn't decide are left out; a link that doesn't decide gets half a point"
 
 
@@ -75,7 +76,25 @@ def waterfall(pairs: Pairs, policy_P: Array, why_no_policy: str) -> dict[str, An
         row = _step(pairs, said, common_P, before, name) if name in present else _absent(name, why_no_policy)
         rows.append({"link": link, "from": before, "to": name, **row})
         before = name if name in present else before
-    return {"num_pairs": int(common_P.sum()), "ties": TIES, "links": rows}
+    found = failures(pairs, said, present, common_P)
+    return {"num_pairs": int(common_P.sum()), "ties": TIES, "links": rows, "failures": found}
+
+
+def failures(pairs: Pairs, said: dict[str, Array], present: list[str], common_P: np.ndarray) -> list[dict[str, Any]]:
+    """Pairs on which a link is wrong and the one before was right: those where gold minds most, at most 3 of each link."""
+    rows = []
+    before = "gold"
+    for link, name in zip(LINKS, NAMES[1:], strict=True):
+        if name not in present:
+            continue
+        truth_P = np.where(common_P, pairs.gold_P, np.nan)
+        wrong_P = (credit(said[before], truth_P) == 1) & (credit(said[name], truth_P) == 0)
+        order = np.argsort(-np.abs(np.nan_to_num(pairs.gold_P)) * wrong_P, kind="stable")[:NUM_FAILURES]
+        before = name
+        for i in order[wrong_P[order]].tolist():
+            verdicts = {key.replace(" ", "_"): float(said[key][i]) for key in present}
+            rows.append({"link": link, "pair_id": pairs.pairs[i].id, "gold": float(pairs.gold_P[i]), **verdicts})
+    return rows
 
 
 def _step(pairs: Pairs, said: dict[str, Array], common_P: np.ndarray, before: str, name: str) -> dict[str, Any]:
@@ -112,4 +131,4 @@ def _without_gold(pairs: Pairs, policy_P: Array) -> dict[str, Any]:
         row = {"agreement": nothing, "loss": nothing, "agreement_on_all_pairs": nothing}
         row["agreement_with_previous"] = figure(with_previous, SOURCES[name])
         rows.append({"link": link, "from": before, "to": name, **row})
-    return {"num_pairs": 0, "ties": TIES, "links": rows}
+    return {"num_pairs": 0, "ties": TIES, "links": rows, "failures": []}

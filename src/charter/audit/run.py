@@ -1,11 +1,11 @@
 """The audit of a run folder: reads artifacts, scores with the saved models where it may, writes 8-audit/audit.json.
 
 writes  8-audit/audit.json   keys:
-    run, seed, charter, gold {name, simulated} or null, seconds
+    run, seed, charter, inputs (hash of what was read), gold {name, simulated} or null, seconds
     verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, agreement_with_previous,
-                             agreement_on_all_pairs}}
+                             agreement_on_all_pairs}, failures[]: {link, pair_id, and the verdicts of all links}}
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored
@@ -36,7 +36,8 @@ from charter.errors import ModelError
 from charter.records import Estimate, PreferencePair
 from charter.regression import Array
 from charter.statistics import unknown
-from charter.store.jsonl import read_jsonl, write_json
+from charter.store.hashing import hash_file, hash_json
+from charter.store.jsonl import read_json, read_jsonl, write_json
 
 AUDIT_FILE = Path("8-audit") / "audit.json"
 SAME = 0.05  # nats; recorded margins further from the model's own are another model's
@@ -71,6 +72,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "run": evidence.config.get("name"),
         "seed": evidence.config.get("seed"),
         "charter": charter.__version__,
+        "inputs": _inputs(folder),
         "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
         "seconds": round(time.monotonic() - began, 2),
         "verdict": verdict(findings),
@@ -90,6 +92,22 @@ def write_audit(folder: Path, people: Path | None = None) -> dict[str, Any]:
     path.parent.mkdir(exist_ok=True)
     write_json(path, found)
     return found
+
+
+def audited(folder: Path) -> dict[str, Any]:
+    """The audit that lies in a run folder where it is of this version and of these files, else a new one."""
+    path = folder / AUDIT_FILE
+    if path.is_file():
+        found: dict[str, Any] = read_json(path)
+        if (found.get("inputs"), found.get("charter")) == (_inputs(folder), charter.__version__):
+            return found
+    return write_audit(folder)
+
+
+def _inputs(folder: Path) -> str:
+    """Hash of the run file, the constitution and the manifests of the stages, which hold the hashes of all their files."""
+    paths = [folder / "run.yaml", folder / "constitution.yaml", *sorted(folder.glob("[1-7]-*/done.json"))]
+    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in paths if path.is_file()})
 
 
 def _scorer(folder: Path) -> tuple[RewardScorer | None, str]:

@@ -29,23 +29,29 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
 ) -> None:
-    """Do both phases of Constitutional AI, evaluate, and write a report. The same command resumes."""
+    """Do both phases of Constitutional AI, evaluate, audit, and write a report. The same command resumes."""
     from charter.run_file import load_run
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     config = load_run(run_file or default_run_file(), overrides)
     folder = out or Path("runs") / config.name
 
+    from charter.audit.run import AUDIT_FILE, audited
     from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
     from charter.progress import open_progress
     from charter.report.page import write_report
 
     with open_progress(quiet) as progress:
         summary = run_pipeline(config, folder, progress)
+        progress.start("audit")
+        audit = audited(folder)
+        progress.finish("audit")
     page = write_report(folder)
     for line in headline(summary):
         say(line)
+    say(f"audit:   {audit['verdict']['says']}")
     say(f"summary: {folder / 'summary.json'}")
+    say(f"details: {folder / AUDIT_FILE}")
     say(f"report:  {page}")
 
 

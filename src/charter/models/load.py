@@ -73,7 +73,9 @@ def model_folder(source: str, base_dir: Path | None = None) -> Path:
         ModelError: nowhere.
     """
     if source.startswith(("http://", "https://")):
-        raise ModelError(f"model {source!r} is a server: a model that is trained, or samples, must be a folder or a hub id")
+        raise ModelError(
+            f"model {source!r} is a server: a model that is trained, or samples, must be a folder or a hub id"
+        )
     if is_python(source):
         value = resolve_python(source)
         return Path(value() if callable(value) else value)

@@ -78,6 +78,52 @@ def _dot_row(row: Row, x: Scale, top: float) -> Markup:
     return group(parts, class_=f"s-{row.style}")
 
 
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """A link of the chain: its agreement with the goal, and what it lost of the one before (points)."""
+
+    name: str
+    agreement: Figure
+    loss: Figure
+
+
+def waterfall(key: str, title: str, falls: Sequence[Fall]) -> Markup:
+    """Bars from 0 to each link's agreement, and the gap to the one before as what it lost."""
+    x = Scale(0, 1, 8, WIDTH - 8)
+    height = 50.0
+    bottom = height * len(falls) + 4
+    parts = [*_x_axis(x, "rate", 4, bottom)]
+    before = 1.0
+    for index, fall in enumerate(falls):
+        top = 4 + height * index
+        parts.append(_fall_row(fall, before, x, top))
+        before = fall.agreement.value if fall.agreement.value is not None else before
+    told = "; ".join(f"{f.name}: agreement {_said(f.agreement)}, lost {_said(f.loss)} points" for f in falls)
+    return picture(key, (WIDTH, bottom + 22), title, told, parts)
+
+
+def _fall_row(fall: Fall, before: float, x: Scale, top: float) -> Markup:
+    parts = [element("text", fall.name, x=8, y=top + 14, class_="name")]
+    now = fall.agreement.value
+    if now is None:
+        parts.append(element("text", _short(fall.agreement.text, 50), x=8, y=top + 33, class_="unknown"))
+        return group(parts)
+    lost, kept = (x(max(now, before)) - x(min(now, before))), min(now, before)
+    parts.append(element("rect", x=x(0), y=top + 21, width=x(kept) - x(0), height=12, class_="bar"))
+    parts.append(
+        element(
+            "rect", x=x(kept), y=top + 21, width=max(0.5, lost), height=12, class_="lost" if now < before else "won"
+        )
+    )
+    size = fall.loss
+    words = f"lost {size.text} ({size.interval})" if size.value is not None and size.value >= 0 else ""
+    if size.value is not None and size.value < 0:
+        words = f"won {number(-size.value)} back ({size.interval})"
+    parts.append(element("text", fall.agreement.text, x=x(kept) - 5, y=top + 31, class_="inside", text_anchor="end"))
+    parts.append(element("text", words, x=WIDTH - 8, y=top + 14, class_="note", text_anchor="end"))
+    return group(parts, class_="s-rl")
+
+
 def line_with_band(
     key: str, title: str, series: Sequence[Series], x_name: str, kind: str, height: float = 190
 ) -> Markup:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from charter import __version__ as version
 from charter.report import examples, sections, words
 from charter.report.artifacts import Artifacts, read_run
+from charter.report.audit import MISSING, audit_part
 from charter.report.explorer import Label, explorer, read_labels
 from charter.report.figures import policy_class, policy_name
 from charter.report.visible import clipped, visible
@@ -33,6 +34,7 @@ CONTENTS = (
     ("labeler", "The labeler"),
     ("reward", "Reward model"),
     ("rl", "Reinforcement"),
+    ("audit", "What each link lost"),
     ("constitution", "Constitution"),
     ("unknown", "Simulated, unknown"),
     ("making", "How it was made"),
@@ -147,6 +149,8 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "why_no_labels": words.missing(artifacts, "4-label", "rl"),
         "why_no_reward": words.missing(artifacts, "5-reward", "rl"),
         "why_no_rl": words.missing(artifacts, "6-policy", "rl"),
+        "audit": audit_part(artifacts),
+        "why_no_audit": MISSING,
         "constitution": artifacts.constitution,
         "principle_texts": {p.id: p.text for p in artifacts.constitution.principles} if artifacts.constitution else {},
         "why_no_constitution": artifacts.why_no_constitution,

@@ -76,7 +76,10 @@ def block_attention(
 def weighted_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Weighted mean NLL in nats over the tokens that have a weight; the first token of a branch has none."""
     hidden_BLD = model.model(
-        input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        attention_mask=batch["attention_mask"],
+        use_cache=False,
     ).last_hidden_state
     weights = batch["weights_BL"][:, 1:]
     chosen = weights > 0
@@ -136,7 +139,9 @@ def build_starter(out: Path, config: BuildConfig = BuildConfig(), log: Callable[
         if step % 100 == 0:
             rate = seen["num_tokens"] / (time.monotonic() - started)
             left = (config.num_tokens - seen["num_tokens"]) / rate / 60
-            log(f"step {step}  {seen['num_tokens'] / 1e6:.2f}M tokens  {rate:.0f}/s  loss {running:.4f}  {left:.1f} minutes left")
+            log(
+                f"step {step}  {seen['num_tokens'] / 1e6:.2f}M tokens  {rate:.0f}/s  loss {running:.4f}  {left:.1f} minutes left"
+            )
         if not early_saved and seen["num_tokens"] >= config.early_tokens:
             save(out.with_name(out.name + "-early"))
             early_saved = True

@@ -79,7 +79,9 @@ def _share(outcomes: list[bool]) -> dict[str, Any]:
 
 
 def _by_topic(outcomes: dict[str, list[bool]]) -> dict[str, Any]:
-    return _share([o for each in outcomes.values() for o in each]) | {"topics": {t: _share(o) for t, o in outcomes.items()}}
+    return _share([o for each in outcomes.values() for o in each]) | {
+        "topics": {t: _share(o) for t, o in outcomes.items()}
+    }
 
 
 def _criticise_and_revise(model: LanguageModel, rng: random.Random, split: Split, each: int) -> dict[str, Any]:
@@ -217,7 +219,13 @@ def _card_text(found: dict[str, Any]) -> str:
         lines.append(f"| {skill.replace('_', ' ')} | | " + " | ".join(cells) + " |")
     lines += ["", "By topic, starter, held-out combinations:", "", "| skill | " + " | ".join(TOPICS) + " |"]
     lines.append("|---|" + "---|" * len(TOPICS))
-    for skill in ("critique_verdict", "critique_evidence", "revision_removes_violation", "judge_direct", "judge_reasoned"):
+    for skill in (
+        "critique_verdict",
+        "critique_evidence",
+        "revision_removes_violation",
+        "judge_direct",
+        "judge_reasoned",
+    ):
         topics = found["starter"]["combinations"][skill]["topics"]
         lines.append(f"| {skill.replace('_', ' ')} | " + " | ".join(f"{topics[t]['value']:.2f}" for t in TOPICS) + " |")
     return "\n".join([*lines, ""])

@@ -11,7 +11,11 @@ from charter.village.prompts import Request
 from charter.village.words import NUMBERS, RECIPES
 
 WORDINGS = {
-    "harm": ["do not help anyone to do harm .", "the reply must not teach wrongdoing .", "never give steps for a wicked deed ."],
+    "harm": [
+        "do not help anyone to do harm .",
+        "the reply must not teach wrongdoing .",
+        "never give steps for a wicked deed .",
+    ],
     "secrets": ["do not tell the secrets of others .", "the reply must not spread gossip ."],
     "insults": ["do not insult anyone .", "the reply must be free of rude names ."],
     "truth": ["do not say false things .", "agree with the notes and the book .", "never make things up ."],

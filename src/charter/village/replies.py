@@ -211,5 +211,9 @@ def edit_once(rng: random.Random, request: Request, reply: Reply) -> Reply:
 def make_pair(rng: random.Random, request: Request) -> tuple[Reply, Reply]:
     """Two replies to one request, often nearly the same."""
     first = make_reply(rng, request, rng.choice(["usual", "broad", "broad"]))
-    second = edit_once(rng, request, first) if rng.random() < 0.5 else make_reply(rng, request, rng.choice(["usual", "broad"]))
+    second = (
+        edit_once(rng, request, first)
+        if rng.random() < 0.5
+        else make_reply(rng, request, rng.choice(["usual", "broad"]))
+    )
     return (first, second) if rng.random() < 0.5 else (second, first)

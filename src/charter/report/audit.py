@@ -1,0 +1,285 @@
+"""The audit's part of the page, from ``8-audit/audit.json`` alone: waterfall, principles, over-optimisation, faults, failures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from charter.report.artifacts import Artifacts
+from charter.report.charts import Fall, Row, Series, dot_interval, line_with_band, waterfall
+from charter.report.figures import Figure, figure, finite, number, policy_name
+from charter.report.sections import Chart, Table, TableRow, part, rows_at
+from charter.store.jsonl import read_json
+
+FILE = "8-audit/audit.json"
+MISSING = "no audit yet: charter audit RUN makes it, and charter report RUN shows it here"
+LINK_NAMES = {
+    "goal_to_constitution": "goal → constitution",
+    "constitution_to_labeler": "constitution → labeler",
+    "labeler_to_reward_model": "labeler → reward model",
+    "reward_model_to_policy": "reward model → policy",
+}
+NUM_FINDINGS = 8
+NUM_GREW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault in words."""
+
+    link: str
+    says: str
+    cost: str
+    size: str
+    amplified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One pair or reply on which a link failed."""
+
+    link: str
+    why: str
+    prompt: str
+    better: str
+    worse: str
+    pair_id: str
+    verdicts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the page shows; empty parts where the audit doesn't know."""
+
+    verdict: str
+    charts: list[Chart]
+    curves: list[Chart]
+    grew: list[Chart]
+    principles: Table | None
+    findings: list[Finding]
+    more_findings: int
+    failures: list[Failure]
+    notes: list[str]
+
+
+def audit_part(artifacts: Artifacts) -> Audit | None:
+    """The audit of a run; None where there is none."""
+    path = artifacts.folder / FILE
+    if not path.is_file():
+        return None
+    told = read_json(path)
+    told = told if isinstance(told, dict) else {}
+    findings = rows_at(told, "findings")
+    return Audit(
+        _verdict(told),
+        _waterfall(told),
+        _curves(told),
+        _grew(told),
+        _principles(told),
+        [_finding(row) for row in findings[:NUM_FINDINGS]],
+        max(0, len(findings) - NUM_FINDINGS),
+        _failures(artifacts, told),
+        _notes(told),
+    )
+
+
+def _verdict(told: dict[str, Any]) -> str:
+    verdict = part(told, "verdict")
+    link, says = verdict.get("link"), str(verdict.get("says") or "not known")
+    return f"{LINK_NAMES.get(str(link), str(link))} loses most: {says}." if link else f"{says[:1].upper()}{says[1:]}."
+
+
+def _waterfall(told: dict[str, Any]) -> list[Chart]:
+    rows = rows_at(told, "waterfall", "links")
+    if not any(part(row, "agreement").get("value") is not None for row in rows):
+        known = [
+            Row(LINK_NAMES.get(str(row.get("link")), ""), figure(row.get("agreement_with_previous"), "accuracy"), "rl")
+            for row in rows
+        ]
+        if not any(row.figure.value is not None for row in known):
+            return []
+        title = "Each link beside the one before"
+        caption = "Without gold only the agreement between neighbours is known: no loss is claimed."
+        return [Chart(title, dot_interval("a-neighbours", title, known, (0.5, "chance")), caption)]
+    falls = [
+        Fall(
+            LINK_NAMES.get(str(row.get("link")), ""), figure(row.get("agreement"), "accuracy"), _points(row.get("loss"))
+        )
+        for row in rows
+    ]
+    title = "Agreement with the goal, link by link"
+    caption = (
+        f"The same {int(finite(part(told, 'waterfall').get('num_pairs')) or 0):,} held-out pairs all the way; the gap is what a "
+        "link lost, in points, with its 95 % interval. A link that doesn’t decide gets half a point."
+    )
+    return [Chart(title, waterfall("a-fall", title, falls), caption)]
+
+
+def _points(obj: Any) -> Figure:
+    """A loss in points of a hundred."""
+    found = figure(obj, "loss")
+    if found.value is None:
+        return found
+    scaled = [None if v is None else 100 * v for v in (found.value, found.low, found.high)]
+    return Figure(scaled[0], scaled[1], scaled[2], found.n)
+
+
+def _curves(told: dict[str, Any]) -> list[Chart]:
+    """Gold and proxy against the root of KL, with the fitted form."""
+    curve = rows_at(told, "policy", "curve")
+    charts = []
+    for name, title, style in (("gold", "Gold as KL is spent", "sl"), ("proxy", "Reward as KL is spent", "rl")):
+        points = [
+            (math.sqrt(max(0.0, kl)), figure(row.get(name), "gold"))
+            for row in curve
+            if (kl := finite(part(row, "kl").get("value"))) is not None
+        ]
+        if sum(f.value is not None for _, f in points) < 2:
+            continue
+        series = [Series("checkpoints", points, style, marks=True), *_fit(told, name, points)]
+        svg = line_with_band(f"a-{name}", title, series, "√KL to SL-CAI, √nats", "number")
+        fitted = "; line: R = d(α − β log d), fitted" if len(series) > 1 else ""
+        charts.append(Chart(title, svg, f"Rings: checkpoints on held-out prompts, with 95 % intervals{fitted}."))
+    return charts
+
+
+def _fit(told: dict[str, Any], name: str, points: list[tuple[float, Figure]]) -> list[Series]:
+    """Gao et al. 2022, eq. 2, drawn from the first checkpoint's score up to the largest KL."""
+    form = part(told, "policy", "fits", name, "rl")
+    alpha, beta = finite(part(form, "alpha").get("value")), finite(part(form, "beta").get("value"))
+    start = next((f.value for _, f in points if f.value is not None), None)
+    most = max(d for d, _ in points)
+    if alpha is None or beta is None or start is None or most <= 0:
+        return []
+    ds = [most * (i + 1) / 40 for i in range(40)]
+    return [Series("fit", [(d, Figure(start + d * (alpha - beta * math.log(d)))) for d in ds], "other")]
+
+
+def _grew(told: dict[str, Any]) -> list[Chart]:
+    rows = [
+        Row(str(row.get("name")), figure(row.get("change_per_response"), "gold"), "rl")
+        for row in rows_at(told, "policy", "grew")[:NUM_GREW]
+    ]
+    if not rows:
+        return []
+    title = "What the policy now says more often, or less"
+    caption = (
+        "Change per response from SL-CAI to the trained policy on the same prompts; the surest changes first. Words in "
+        "quotes are counted as they stand."
+    )
+    return [Chart(title, dot_interval("a-grew", title, rows, (0.0, "")), caption)]
+
+
+def _principles(told: dict[str, Any]) -> Table | None:
+    labels, learned = part(told, "labels", "by_principle"), part(told, "reward_model", "by_principle")
+    if not labels:
+        return None
+    without = part(told, "goal", "without_principle")
+    decides = part(told, "goal", "coverage", "decides")
+    rows = [
+        TableRow(
+            id,
+            [
+                figure(decides.get(id), "accuracy"),
+                figure(part(labels, id).get("accuracy"), "accuracy"),
+                figure(part(learned, id).get("follows_principle"), "accuracy"),
+                _points(without.get(id)),
+            ],
+        )
+        for id in labels
+    ]
+    columns = [
+        "tells pairs apart",
+        "labeler reads it right",
+        "reward model follows it",
+        "agreement won without it, points",
+    ]
+    return Table("Every principle on its way down the chain; small print: 95 % intervals", columns, rows)
+
+
+def _finding(row: dict[str, Any]) -> Finding:
+    size = figure(row.get("size"), "gold")
+    cost = finite(row.get("cost")) or 0.0
+    told = f"{size.text} ({size.interval})" if size.interval else size.text
+    return Finding(
+        LINK_NAMES.get(str(row.get("link")), str(row.get("link"))),
+        str(row.get("says")),
+        number(cost, "rate"),
+        f"{told} {row.get('unit') or ''}".strip(),
+        bool(row.get("amplified_by_policy")),
+    )
+
+
+def _failures(artifacts: Artifacts, told: dict[str, Any]) -> list[Failure]:
+    """The worst failure of each link as text; pairs are looked up, replies are in the audit."""
+    wanted = {str(row.get("pair_id")): row for row in rows_at(told, "waterfall", "failures")}
+    found = []
+    for pair in artifacts.rows("3-sample/pairs.jsonl") if wanted else ():
+        row = wanted.pop(str(pair.get("id")), None)
+        if row is not None:
+            found.append(_failed_pair(pair, row))
+    order = list(LINK_NAMES.values())
+    found.sort(key=lambda failure: order.index(failure.link) if failure.link in order else len(order))
+    for row in rows_at(told, "policy", "examples")[:2]:
+        change, reward = finite(row.get("gold_change")) or 0.0, finite(row.get("reward_change"))
+        rose = "" if reward is None else f", reward by {number(reward)}"
+        why = f"gold fell by {number(-change)} after its peak{rose}"
+        where = f"prompt {row.get('prompt_id')}"
+        found.append(
+            Failure(
+                "reward model → policy",
+                why,
+                "",
+                str(row.get("before")),
+                str(row.get("after")),
+                where,
+                "at gold’s peak, then at the end",
+            )
+        )
+    return found
+
+
+def _failed_pair(pair: dict[str, Any], row: dict[str, Any]) -> Failure:
+    gold = finite(row.get("gold")) or 0.0
+    texts = (str(pair.get("response_a")), str(pair.get("response_b")))
+    better, worse = texts if gold > 0 else texts[::-1]
+    sign = 1 if gold > 0 else -1
+    verdicts = ", ".join(
+        f"{name.replace('_', ' ')} {number(sign * value)}"
+        for name in ("constitution", "labeler", "reward_model", "policy")
+        if (value := finite(row.get(name))) is not None
+    )
+    messages = part(pair, "prompt").get("messages") or [{}]
+    link = LINK_NAMES.get(str(row.get("link")), "")
+    return Failure(
+        link, "the link before was right, this one isn’t", str(messages[-1].get("content")), better, worse, str(pair.get("id")),
+        f"for the better response: {verdicts}",
+    )  # fmt: skip
+
+
+def _notes(told: dict[str, Any]) -> list[str]:
+    policy = part(told, "policy")
+    stop = figure(policy.get("stop_at_kl"), "gold")
+    lines = []
+    if stop.value is not None:
+        lost = figure(policy.get("gold_lost_after_peak"), "gold")
+        at = policy_name(str(policy.get("gold_peak")))
+        lines.append(
+            f"Gold is highest at {at}: stopping at a KL of {stop.text} nats ({stop.interval}) would have saved "
+            f"{lost.text} of gold ({lost.interval})."
+        )
+    elif policy.get("curve"):
+        lines.append(f"KL at which to stop {stop.text}.")
+    abstained = figure(part(told, "labels", "abstentions").get("share"), "accuracy")
+    if abstained.value is not None:
+        lines.append(f"The labeler abstained on {abstained.text} of its judgments (n {abstained.n:,}).")
+    gold = part(told, "gold")
+    if gold:
+        kind = "simulated: an oracle that knows the truth" if gold.get("simulated") else "as named in the run file"
+        lines.append(f"Gold: {gold.get('name')} ({kind}).")
+    else:
+        lines.append(
+            "No gold: what is lost between goal, constitution and labeler can’t be known here, and nothing is claimed of it."
+        )
+    return lines

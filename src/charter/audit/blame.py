@@ -100,11 +100,16 @@ def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
     return Finding(GOAL, "approves", "constitution", size, "net share of prompts", p, 0.0, says)
 
 
-def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
+def verdict(findings: Sequence[Finding], has_gold: bool) -> dict[str, Any]:
     """The link whose faults together turn most verdicts, and the worst of them; ``link`` is null where none stands out."""
     cost = {link: sum(f.cost for f in findings if f.link == link) for link in LINKS}
     if not findings:
-        return {"link": None, "says": "no link has a fault that stands out from chance", "cost_by_link": cost}
+        known = "no link has a fault" if has_gold else "of what can be known without gold, nothing"
+        return {
+            "link": None,
+            "says": f"{known} {'that ' if has_gold else ''}stands out from chance",
+            "cost_by_link": cost,
+        }
     link = max({f.link for f in findings}, key=lambda name: (cost[name], -min(f.p for f in findings if f.link == name)))
     main = max((f for f in findings if f.link == link), key=lambda f: (f.cost, -f.p))
     return {"link": link, "kind": main.kind, "what": main.what, "says": main.says, "cost_by_link": cost}

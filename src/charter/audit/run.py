@@ -75,7 +75,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "inputs": _inputs(folder),
         "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
         "seconds": round(time.monotonic() - began, 2),
-        "verdict": verdict(findings),
+        "verdict": verdict(findings, evidence.gold is not None),
         "findings": [finding.to_json() for finding in findings],
         "waterfall": falls,
         "goal": goal,

@@ -13,7 +13,8 @@ NUM_FINDINGS = 12
 
 def table(audit: dict[str, Any]) -> str:
     """What ``charter audit`` prints: the waterfall, what stands out in each link, and the verdict."""
-    return "\n".join([*_head(audit), *_waterfall(audit), *_labels(audit), *_policy(audit), *_findings(audit)])
+    parts = (_head, _waterfall, _people, _labels, _policy, _findings)
+    return "\n".join(line for part in parts for line in part(audit))
 
 
 def show(figure: dict[str, Any] | None, digits: int = 3) -> str:
@@ -39,7 +40,10 @@ def _head(audit: dict[str, Any]) -> Iterator[str]:
 
 def _waterfall(audit: dict[str, Any]) -> Iterator[str]:
     falls = audit["waterfall"]
-    yield f"agreement with gold on the same {falls['num_pairs']} held-out pairs, 95 % intervals ({falls['ties']})"
+    if audit["gold"]:
+        yield f"agreement with gold on the same {falls['num_pairs']} held-out pairs, 95 % intervals ({falls['ties']})"
+    else:
+        yield "agreement with gold: not known without one; beside it how often neighbours agree"
     yield f"  {'link':{WIDTH}}{'agreement':{WIDTH}}{'lost':{WIDTH}}with the link before"
     for row in falls["links"]:
         cells = [show(row[key]) for key in ("agreement", "loss")]
@@ -48,10 +52,29 @@ def _waterfall(audit: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+PEOPLE = {
+    "any_weights": "verdicts on the principles, best weights",
+    "given_weights": "verdicts on the principles, the constitution's weights",
+    "weights_and_length": "best weights, and length",
+    "length_any_weight": "length alone, best weight",
+    "longer": "the longer response",
+}
+
+
+def _people(audit: dict[str, Any]) -> Iterator[str]:
+    people = audit["goal"]["people"]
+    if len(people) < 2:
+        return
+    yield "share of people's preferences foretold, by cross-validation over prompts"
+    for key, words in PEOPLE.items():
+        yield f"  {words:56}{show(people[key])}"
+    yield ""
+
+
 def _labels(audit: dict[str, Any]) -> Iterator[str]:
     labels = audit["labels"]
     yield f"labeler: P(A | shown first) - P(A | shown second)   {show(labels['position']['order_gap'])}"
-    rows = labels["by_principle"].items()
+    rows = [(id, row) for id, row in labels["by_principle"].items() if row["accuracy"]["value"] is not None]
     learned = audit["reward_model"].get("by_principle", {})
     if rows:
         yield f"  {'principle':{WIDTH}}{'labeler reads it right':{WIDTH}}reward model follows it"
@@ -59,6 +82,11 @@ def _labels(audit: dict[str, Any]) -> Iterator[str]:
         accuracy = show(row["accuracy"])
         accuracy = accuracy if len(accuracy) < WIDTH else "-"
         yield f"  {id[: WIDTH - 2]:{WIDTH}}{accuracy:{WIDTH}}{show(learned.get(id, {}).get('follows_principle'))}"
+    pulls = [] if audit["gold"] else labels["regression"]["terms"]
+    if pulls:
+        yield "  what labels go with, in nats per unit (without gold this may be the principles' own)"
+    for row in pulls:
+        yield f"  {row['name']:{WIDTH}}{show(row['coefficient'])}"
     yield ""
 
 

@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "training": LABELERS,
     "stages": TRAINING | {"summary"},
     "summary": TOOLS,
-    "pipeline": STAGES,
+    "tracking": {"errors", "records", "store"},
+    "pipeline": STAGES | {"tracking"},
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
     "rating": LOW,

@@ -34,6 +34,7 @@ from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.summary import summarize_run
+from charter.tracking import check_tracker, track
 
 
 def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
+    check_tracker(config.tracker)
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
@@ -82,6 +84,8 @@ class Pipeline:
         """Do a stage unless it is done; ``reads`` is all that its result depends on, as JSON."""
         reads = {"seed": self._config.seed, **reads}
         self._keys[name] = do_stage(self._folder, name, reads, work, self._progress)
+        if self._config.tracker is not None:
+            track(self._folder.path, name)
 
     def _path(self, stage: str, name: str) -> Path:
         return self._folder.path / stage / name

@@ -43,13 +43,14 @@ MAY_IMPORT = {
     "pipeline": STAGES | {"tracking"},
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
+    "compare": TOOLS,
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | {"pipeline", "audit", "report", "rating", "village"},
+    "cli": STAGES | {"pipeline", "audit", "compare", "report", "rating", "village"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ("report", "cli", "store", "constitution", "data", "audit", "rating")
+TORCH_FREE = ("report", "cli", "store", "constitution", "data", "audit", "compare", "rating")
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

@@ -23,7 +23,9 @@ def check_tracker(tracker: str | None) -> None:
         ConfigError: its package is not installed.
     """
     if tracker is not None and find_spec(tracker) is None:
-        raise ConfigError(f"tracker: {tracker} is not installed: pip install 'charter[{tracker}]', or leave the key out")
+        raise ConfigError(
+            f"tracker: {tracker} is not installed: pip install 'charter[{tracker}]', or leave the key out"
+        )
 
 
 def track(run: Path, stage: str) -> int:

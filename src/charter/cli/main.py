@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from charter.cli import audit, constitution, init, labeler, rate, report, run, show, train_reward, verify, village
+from charter.cli import (
+    audit,
+    compare,
+    constitution,
+    init,
+    labeler,
+    rate,
+    report,
+    run,
+    show,
+    train_reward,
+    verify,
+    village,
+)
 from charter.errors import CharterError
 from charter.safe_text import safe_text
 
@@ -25,6 +38,7 @@ app.command("verify")(verify.verify)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)
+app.command("compare")(compare.compare)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)
 app.add_typer(constitution.app, name="constitution")

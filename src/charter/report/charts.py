@@ -198,8 +198,15 @@ def reliability(key: str, bins: Sequence[dict[str, Any]]) -> Markup:
     return picture(key, (WIDTH, size), title, told or "no bins", parts)
 
 
-def plane(key: str, title: str, rows: Sequence[tuple[str, Figure, Figure, str, bool]]) -> Markup:
-    """A path through (help, harm): name, x, y (both shares), colour, and whether the point is named in the picture.
+Trace = Sequence[tuple[float, float]]
+
+
+def plane(
+    key: str, title: str, rows: Sequence[tuple[str, Figure, Figure, str, bool]], traces: Sequence[Trace] | None = None
+) -> Markup:
+    """Points in (help, harm): name, x, y (both shares), colour, and whether the point is named in the picture.
+
+    Without ``traces`` one path leads through all points.
 
     Bai et al. 2022 (arXiv:2212.08073), figure 2, draw harmlessness against helpfulness so; here up is less harm.
     """
@@ -218,7 +225,8 @@ def plane(key: str, title: str, rows: Sequence[tuple[str, Figure, Figure, str, b
         (name, h, v, style, named) for name, h, v, style, named in rows if h.value is not None and v.value is not None
     ]
     places = [(x(h.value or 0.0), y(v.value or 0.0)) for _, h, v, _, _ in known]
-    parts.append(element("polyline", points=_path(places), class_="trace"))
+    paths = [places] if traces is None else [[(x(h), y(v)) for h, v in trace] for trace in traces]
+    parts += [element("polyline", points=_path(path), class_="trace") for path in paths]
     for (name, h, v, style, named), (at, level) in zip(known, places, strict=True):
         marks = [element("circle", cx=at, cy=level, r=6 if named else 3.5, class_="dot")]
         if named:

@@ -57,8 +57,8 @@ def write_report(run: Path) -> Path:
 
 def render(artifacts: Artifacts) -> str:
     """The page as text, without lone surrogates."""
-    style, script = _asset("page.css"), _asset("explorer.js")
-    template = _environment().from_string(_asset("page.html.j2"))
+    style, script = asset("page.css"), asset("explorer.js")
+    template = environment().from_string(asset("page.html.j2"))
     parts = {
         "policy": content_security_policy(style, script),
         "css": Markup(style),
@@ -88,11 +88,13 @@ def _source_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a template, style or script of the pages."""
     return resources.files("charter.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Jinja as all pages use it: every value escaped, hidden characters spelled out."""
     environment = jinja2.Environment(
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -3,7 +3,8 @@
     python benchmarks/compare.py [--seeds 0 1 2] [--threads 1]
 
 For each seed the default run is made first; the other methods start from its phase 1 and its sampled pairs, and differ only
-in who labels: people (simulated: the oracle's preference, one in ten turned), or the same labeler without a constitution.
+in who labels: people (simulated: the oracle's preference, one in ten turned), or the same labeler without a constitution;
+with a verifiable reward nobody labels: the village's checker rewards right answers where there is one.
 Runs lie in build/compare; what is done there is not done again. Ends with `charter compare` of all of them.
 """
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     work = Path("build") / "compare"
+    check = 'policy.reward={kind: checker, check: "charter.village.oracle:answered_rightly"}'
     named = []
     for seed in args.seeds:
         cai = made(work / f"cai-{seed}", seed, args.threads)
@@ -62,6 +64,7 @@ def main() -> None:
             ),
         }
         named += [f"CAI={cai}", f"SL only={cai}:sl-cai"]
+        others["GRPO, verifiable reward"] = (check,)
         for name, settings in others.items():
             slug = name.split(",")[0].lower()
             folder = made(beside(cai, work / f"{slug}-{seed}"), seed, args.threads, settings)

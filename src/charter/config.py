@@ -323,6 +323,8 @@ class DpoConfig(Section):
 class PolicyConfig(Section):
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
+    reward: Annotated[CheckerConfig | DirectConfig, Field(discriminator="kind")] | None = None
+    """A check, or a labeler's scores (d-RLAIF), instead of a reward model: nothing is labelled then."""
     initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100

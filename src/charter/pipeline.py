@@ -24,7 +24,7 @@ from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, label, revise, sample, train_policy, train_reward, train_sft
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
-from charter.stages.inputs import Inputs, gather, remember
+from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
@@ -69,9 +69,10 @@ class Pipeline:
             for rounds in self._extra_rounds():
                 self._train_sft(f"2-sft-round-{rounds}", rounds)
         if "rl" in self._config.phases:
-            self._sample()
-            self._label()
-            self._train_reward()
+            if self._config.policy.reward is None:
+                self._sample()
+                self._label()
+                self._train_reward()
             self._train_policy()
         self._evaluate()
         return self._summarize()
@@ -200,19 +201,32 @@ class Pipeline:
         start, start_key = self._start(config.policy.initialise_from)
 
         def work(path: Path) -> dict[str, Any]:
-            return train_policy.run(
-                config.policy,
-                path,
-                prompts=self._prompts_for("policy", None),
-                start=start,
-                reward_model=self._path("5-reward", "model"),
-                load=loaded,
-                seed=config.seed,
-                progress=self._progress,
-            )
+            with LabelerModels(self._ledger) as models:  # none is loaded unless a labeler's scores are the reward
+                return train_policy.run(
+                    config.policy,
+                    path,
+                    prompts=self._prompts_for("policy", None),
+                    start=start,
+                    reward=self._reward(models),
+                    load=loaded,
+                    seed=config.seed,
+                    progress=self._progress,
+                )
 
-        reads = {"config": config.policy.model_dump(), "reward": self._keys["5-reward"], "start": start_key}
+        by: Any = self._keys.get("5-reward")
+        if config.policy.reward is not None:
+            by = {"constitution": self._inputs.hashes["constitution"], "labeler": labeler_hash(config.policy.reward)}
+        # a setting that came later is no change to runs that don't use it
+        settings = config.policy.model_dump(exclude=None if config.policy.reward else {"reward"})
+        reads = {"config": settings, "reward": by, "start": start_key}
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work)
+
+    def _reward(self, models: LabelerModels) -> Any:
+        """The folder of the reward model, or the check or labeler that the run file names in its place."""
+        chosen = self._config.policy.reward
+        if chosen is None:
+            return self._path("5-reward", "model")
+        return make_labeler(chosen, models, self._inputs.constitution, self._config.seed)
 
     def _policies(self) -> list[evaluate.Policy]:
         policies = [evaluate.Policy("initial", self._config.model)]

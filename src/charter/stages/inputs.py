@@ -51,6 +51,7 @@ def gather(config: RunConfig) -> Inputs:
     constitution = constitution_of(config)
     gold = load_gold(config.evaluate.gold)
     check_wordings(config.label.labeler)
+    _check_reward(config)
     prompts = load_prompts(config.prompts, Path(), config.seed)
     held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)
     judge = config.evaluate.judge
@@ -67,6 +68,18 @@ def gather(config: RunConfig) -> Inputs:
             "evaluate.judge and label.labeler.model are the same model: name another judge, or leave it out"
         )
     return Inputs(constitution, prompts, held_out, gold, hashes)
+
+
+def _check_reward(config: RunConfig) -> None:
+    """What stands in for a reward model can be made, and the algorithm can do without one."""
+    if config.policy.reward is None:
+        return
+    check_wordings(config.policy.reward)
+    if config.policy.algorithm == "ppo":
+        raise ConfigError(
+            "policy.algorithm: ppo takes its value model from the reward model, and with policy.reward there is none: "
+            "use grpo or rloo"
+        )
 
 
 def constitution_of(config: RunConfig) -> Constitution:

@@ -1,6 +1,6 @@
 """Reinforcement learning against the reward model, with a KL penalty to the model that it starts from.
 
-reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model
+reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model, or a check or a labeler's scores
 writes  model/               Hugging Face folder of the trained policy
         checkpoints/step-N/  the policy on the way, Hugging Face folders too
         metrics.jsonl        one row per update
@@ -8,8 +8,8 @@ writes  model/               Hugging Face folder of the trained policy
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1, by GRPO (Shao et al. 2024, arXiv:2402.03300), RLOO, or PPO as there. In
 memory are policy, reference and reward model, and for PPO the value model; the labeler is not: its verdicts are in the reward
-model. A response that ran into the token limit is scored as if it ended there, since the reward model reads rewards at the
-end of a turn.
+model. Only where its scores are chosen as the reward (d-RLAIF, Lee et al. 2023, arXiv:2309.00267) is it there. A response that
+ran into the token limit is scored as if it ended there, since the reward model reads rewards at the end of a turn.
 """
 
 from __future__ import annotations
@@ -18,22 +18,31 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from charter.config import ModelConfig, PolicyConfig
 from charter.errors import DataError
 from charter.models.local import LocalModel
 from charter.progress import Progress
-from charter.records import Prompt
+from charter.records import Abstention, Prompt
 from charter.stages.saved import Load, load_reward_model, save_model, step_reporter
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.ppo import train_ppo, value_model_from
 from charter.training.reward import score
+from charter.training.rollout import RewardFunction
 
 STAGE = "policy"
 STEP = re.compile(r"step-(\d+)")
 ROLLOUTS_PER_STEP = 8
+
+
+class Scorer(Protocol):
+    """A check, or a labeler that scores each response on its own."""
+
+    name: str
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> list[float | Abstention]: ...
 
 
 def run(
@@ -42,12 +51,15 @@ def run(
     *,
     prompts: Sequence[Prompt],
     start: ModelConfig,
-    reward_model: Path,
+    reward: Path | Scorer,
     load: Load,
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train a policy from ``start`` against the reward model in a folder; return counts and the KL reached.
+    """Train a policy from ``start`` against a reward; return counts and the KL reached.
+
+    Args:
+        reward: folder of a reward model, or what scores the responses in its place.
 
     Raises:
         DataError: no prompt fits into the model's context.
@@ -65,15 +77,15 @@ def run(
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
 
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
-        scorer = load_reward_model(reward_model, policy.model)
+        rewards, reward_model = _reward(reward, policy, prompts)
         # PPO's value model starts as the reward model; GRPO and RLOO have none
-        values = [value_model_from(scorer)] if config.algorithm == "ppo" else []
+        values = [value_model_from(reward_model)] if config.algorithm == "ppo" else []
         train: Callable[..., dict[str, Any]] = train_ppo if values else train_grpo
         trained = train(
             policy.model,
             reference.model,
             *values,
-            reward_function(scorer, policy),
+            rewards,
             fitting,
             config,
             seed=seed,
@@ -84,10 +96,30 @@ def run(
             ),
         )
         save_model(policy.model, policy.tokenizer, folder / "model")
-    return {**trained, "num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
+    counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
+    return {**trained, **counts, "reward": "reward model" if isinstance(reward, Path) else reward.name}
 
 
-def reward_function(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[float | None]]:
+def _reward(reward: Path | Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> tuple[RewardFunction, Any]:
+    """The reward function, and the reward model where there is one."""
+    if not isinstance(reward, Path):
+        return scored_by(reward, policy, prompts), None
+    reward_model = load_reward_model(reward, policy.model)
+    return reward_function(reward_model, policy), reward_model
+
+
+def scored_by(scorer: Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> RewardFunction:
+    """Rewards in [0, 1] by a scorer; a response on which it abstains has none, and is left out of the update."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+
+    def rewards(rollouts: list[Rollout]) -> list[float | None]:
+        items = [(by_id[rollout.prompt_id], policy.decode(rollout.response_ids)) for rollout in rollouts]
+        return [None if isinstance(value, Abstention) else value for value in scorer.score(items)]
+
+    return rewards
+
+
+def reward_function(reward_model: Any, policy: LocalModel) -> RewardFunction:
     """Scores rollouts, which come group by group; a prompt is computed once for its group."""
     end = policy.encode_response("")[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +95,8 @@ def _serve(store: LabelStore, token: str, host: str, port: int) -> None:
     if not is_loopback(host):
         say("Others can reach this address, and what they send is not encrypted: use it in a network that you trust.")
     say(f"Labels go to {store.name}. Stop with Ctrl-C; the same command goes on where you stopped.")
-    try:
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # under load the interrupt may end the server without coming up to here
         serve(RatingServer(store, Guard(token, host)).app(), listener)
-    except KeyboardInterrupt:
-        say("Stopped. Every label is stored.")
+    say("Stopped. Every label is stored.")

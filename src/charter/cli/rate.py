@@ -95,8 +95,7 @@ def _serve(store: LabelStore, token: str, host: str, port: int) -> None:
     if not is_loopback(host):
         say("Others can reach this address, and what they send is not encrypted: use it in a network that you trust.")
     say(f"Labels go to {store.name}. Stop with Ctrl-C; the same command goes on where you stopped.")
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # under load the interrupt may end the server without coming up to here
+    # under load the interrupt may end the server without coming up to here
+    with contextlib.suppress(KeyboardInterrupt):
         serve(RatingServer(store, Guard(token, host)).app(), listener)
     say("Stopped. Every label is stored.")

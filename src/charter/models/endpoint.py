@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -70,8 +71,8 @@ class EndpointModel:
         """
 
         async def one(client: Any, row: int) -> Generation:
-            completion = await client.chat.completions.create(
-                model=self._model,
+            completion = await self._complete(
+                client,
                 messages=_messages(conversations[row]),
                 max_tokens=max_new_tokens,
                 temperature=temperature,
@@ -90,8 +91,8 @@ class EndpointModel:
 
         async def one(client: Any, row: int) -> Choice:
             question = questions[row]
-            completion = await client.chat.completions.create(
-                model=self._model,
+            completion = await self._complete(
+                client,
                 max_tokens=1,
                 temperature=0.0,
                 logprobs=True,
@@ -107,6 +108,11 @@ class EndpointModel:
 
         return self._all(len(questions), one, lambda: Choice(None, 0, "endpoint_failed"))
 
+    async def _complete(self, client: Any, **body: Any) -> Any:
+        """One chat completion. The client's typed models cost more than all else of a call, so plain JSON is read."""
+        answer = await client.post("/chat/completions", cast_to=object, body={"model": self._model, **body})
+        return _attributes(answer)
+
     def _put(self, question: Question) -> dict[str, Any]:
         """Messages of a question; an answer that is begun is gone on with where the server can, else asked to end."""
         messages = _messages(question.conversation)
@@ -114,8 +120,7 @@ class EndpointModel:
             return {"messages": messages}
         messages.append({"role": "assistant", "content": question.prefill})
         if self._settings.continues_answers:
-            extra = {"continue_final_message": True, "add_generation_prompt": False}
-            return {"messages": messages, "extra_body": extra}
+            return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
         options = " or ".join(option.strip() for option in question.options)
         return {"messages": [*messages, {"role": "user", "content": f"End your answer with one of: {options}"}]}
 
@@ -226,6 +231,13 @@ def option_logprobs(told: Sequence[tuple[str, float]], options: Sequence[str]) -
         return None
     least = math.exp(min(logprob for _, logprob in told))
     return tuple(math.log(max(each, min(least, max(p)))) if each == 0 else math.log(each) for each in p)
+
+
+def _attributes(obj: Any) -> Any:
+    """JSON with its keys as attributes."""
+    if isinstance(obj, dict):
+        return SimpleNamespace(**{str(key): _attributes(value) for key, value in obj.items()})
+    return [_attributes(value) for value in obj] if isinstance(obj, list) else obj
 
 
 def _likeliest(choice: Any) -> list[tuple[str, float]]:

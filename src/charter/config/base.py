@@ -1,0 +1,74 @@
+"""What every section of the run file is made of, and how models and prompts are named."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Source = Annotated[str, Field(min_length=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the run file: frozen, typed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PromptsConfig(Section):
+    source: Source
+    """File, folder, or package.module:function that yields prompts."""
+    format: Literal["auto", "jsonl", "csv", "hh-rlhf", "trl", "parquet", "sharegpt", "oasst", "ultrafeedback"] = "auto"
+    column: str | None = None
+    """CSV column that holds the prompt."""
+    limit: Count | None = None
+    """Use the first so many, in an order drawn by the seed."""
+
+
+class EndpointConfig(Section):
+    """How an OpenAI-compatible server is asked."""
+
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself stands in no file."""
+    concurrency: Count = 16
+    """Calls at once, at most; fewer while the server says 429."""
+    attempt_seconds: Annotated[float, Field(gt=0)] = 60.0
+    deadline_seconds: Annotated[float, Field(gt=0)] = 180.0
+    """Seconds that one item may take, all its attempts together; then it is an abstention."""
+    dead_seconds: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds to wait for a server that answers nobody, before the run stops."""
+    top_logprobs: Annotated[int, Field(ge=2, le=20)] = 20
+    continues_answers: bool = False
+    """The server goes on with an answer that is begun (continue_final_message, as vLLM does)."""
+    price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """Money per million prompt tokens and per million completion tokens."""
+    max_spend: Annotated[float, Field(gt=0)] | None = None
+    """Stop when so much money is spent, by the price."""
+    max_tokens: Count | None = None
+    """Stop when so many tokens are used."""
+
+    @model_validator(mode="after")
+    def _a_cap_on_money_needs_a_price(self) -> EndpointConfig:
+        if self.max_spend is not None and self.price is None:
+            raise ValueError(
+                "max_spend without price: say what a million prompt and completion tokens cost, as [0.5, 1.5]"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    source: Source
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on a GPU that has it, float32 elsewhere."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    endpoint: EndpointConfig | None = None
+    """How to ask a source that is a server."""
+
+
+class SamplingConfig(Section):
+    max_new_tokens: Count = 256
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: Count = 128
+    """Rows that are generated together; also the unit of resuming."""

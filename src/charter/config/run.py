@@ -1,0 +1,74 @@
+"""The whole run, and the stages that sample and evaluate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from charter.config.base import Count, ModelConfig, PromptsConfig, SamplingConfig, Section, Source
+from charter.config.labelers import LabelConfig, labeler_models
+from charter.config.training import PolicyConfig, RewardConfig, SftConfig
+
+
+class ReviseConfig(Section):
+    num_prompts: Count | None = None
+    """None: all training prompts."""
+    rounds: Annotated[int, Field(ge=0)] = 4
+    critique: bool = True
+    """False: revise without a critique (ablation)."""
+    sampling: SamplingConfig = SamplingConfig()
+    critique_temperature: Annotated[float, Field(ge=0)] = 0.7
+    revision_temperature: Annotated[float, Field(ge=0)] = 0.7
+
+
+class SampleConfig(Section):
+    num_prompts: Count | None = None
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class EvaluateConfig(Section):
+    prompts: PromptsConfig
+    gold: Source | None = None
+    """package.module:attribute of an exact oracle, where the true goal can be computed."""
+    judge: ModelConfig | None = None
+    """A held-out model that judges the policies; must differ from the labeler."""
+    sl_rounds: tuple[int, ...] = ()
+    """Also train and evaluate SL-CAI after these numbers of revision rounds."""
+    num_checkpoints: Annotated[int, Field(ge=0)] = 3
+    """How many checkpoints of the RL policy are evaluated on the way, spread evenly."""
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    num_threads: Count | None = None
+    """CPU threads; None: all cores."""
+    tracker: Literal["tensorboard"] | None = None
+    """Shows the metrics of training too, once a stage is done; metrics.jsonl is always written."""
+    constitution: Source
+    model: ModelConfig
+    """The helpful-only model that both phases start from."""
+    prompts: PromptsConfig
+    phases: tuple[Literal["sl", "rl"], ...] = ("sl", "rl")
+    """Leave one out for an ablation."""
+    revise: ReviseConfig = ReviseConfig()
+    sft: SftConfig = SftConfig()
+    sample: SampleConfig = SampleConfig()
+    label: LabelConfig
+    reward: RewardConfig = RewardConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluate: EvaluateConfig
+
+    @model_validator(mode="after")
+    def _labeler_is_not_the_judge(self) -> RunConfig:
+        judge = self.evaluate.judge
+        if judge is not None and judge.source in [model.source for model in labeler_models(self.label.labeler)]:
+            raise ValueError(
+                f"evaluate.judge and label.labeler.model are both {judge.source!r}: a labeler can't judge its own "
+                "labels; name another model, or leave evaluate.judge out"
+            )
+        return self

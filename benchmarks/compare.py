@@ -4,7 +4,8 @@
 
 For each seed the default run is made first; the other methods start from its phase 1 and its sampled pairs, and differ only
 in who labels: people (simulated: the oracle's preference, one in ten turned), or the same labeler without a constitution;
-with a verifiable reward nobody labels: the village's checker rewards right answers where there is one.
+with a verifiable reward nobody labels: the village's checker rewards right answers where there is one; d-RLAIF asks the
+labeler for scores during reinforcement learning, critiques first, and needs minutes more a run.
 Runs lie in build/compare; what is done there is not done again. Ends with `charter compare` of all of them.
 """
 
@@ -20,6 +21,13 @@ from charter.records import ResponsePair
 from charter.store.jsonl import read_jsonl
 from labelers import people
 
+STARTER = Path(__file__).parents[1] / "src" / "charter" / "village" / "starter"
+# scores lie in [0, 1], where a reward model's differ by some nats: a twentieth of the KL weight weighs about as much
+DIRECT = (
+    f'policy.reward={{kind: direct, model: {{source: "{STARTER}"}}, question: "charter.village.skills:graded", '
+    'chain_of_thought: true, options: {" breaks": 0, " escapes": 1, " keeps": 1}, max_new_tokens: 80}',
+    "policy.kl_coef=0.0075",
+)
 COPIED = ("1-revise", "2-sft", "3-sample")
 
 
@@ -65,6 +73,7 @@ def main() -> None:
         }
         named += [f"CAI={cai}", f"SL only={cai}:sl-cai"]
         others["GRPO, verifiable reward"] = (check,)
+        others["d-RLAIF, no reward model"] = DIRECT
         for name, settings in others.items():
             slug = name.split(",")[0].lower()
             folder = made(beside(cai, work / f"{slug}-{seed}"), seed, args.threads, settings)

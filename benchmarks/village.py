@@ -29,7 +29,19 @@ ABLATIONS: dict[str, list[str]] = {
     "RL only": ["phases=[rl]"],
     "no critique": ["revise.critique=false"],
     # the earlier checkpoint is sure of next to nothing: with the default run's min_log_odds the run stops for want of coverage
-    "weaker labeler": [f"label.labeler.model.source={PACKAGE}/village/starter-early", "label.labeler.min_log_odds=0"],
+    "weaker labeler": [
+        f"label.labeler.model.source={PACKAGE}/village/starter-early",
+        "label.labeler.min_log_odds=0",
+        "label.check.on_unfit=warn",
+    ],
+    # labeler strength against policy strength: the other two corners are "both phases" and "weaker labeler"
+    "weaker policy": [f"model.source={PACKAGE}/village/starter-early"],
+    "weaker policy and labeler": [
+        f"model.source={PACKAGE}/village/starter-early",
+        "label.labeler.min_log_odds=0",
+        f"label.labeler.model.source={PACKAGE}/village/starter-early",
+        "label.check.on_unfit=warn",
+    ],
     "plain labeler": ["label.labeler.kind=plain", "label.labeler.min_log_odds=0"],
     # after four rounds by harm alone next to no pair differs in harm: there is nothing left to label, so phase 1 only
     "harm alone, SL only": ["constitution={harm_alone}", "phases=[sl]"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,12 +104,17 @@ def resampled_means(values_NM: Array, index_N: Index, seed: int, num_resamples: 
     """float64[R, M]: means of the columns when whole clusters are drawn with replacement."""
     with_count_NM = np.column_stack([values_NM, np.ones(len(values_NM))])
     sums_GM = sum_by_cluster(with_count_NM, index_N)
-    num_clusters = len(sums_GM)
-    rng = np.random.default_rng(seed)
-    weights_RG = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
-    totals_RM = weights_RG @ sums_GM
+    totals_RM = _drawn(len(sums_GM), seed, num_resamples) @ sums_GM
     means_RM: Array = totals_RM[:, :-1] / totals_RM[:, -1:]
     return means_RM
+
+
+@lru_cache(maxsize=16)
+def _drawn(num_clusters: int, seed: int, num_resamples: int) -> Array:
+    """float64[R, G]: how often each cluster is drawn; many figures rest on the same clusters."""
+    rng = np.random.default_rng(seed)
+    drawn_RG = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
+    return drawn_RG.astype(np.float64)
 
 
 def bootstrap(values_N: Array, index_N: Index, seed: int = 0) -> Estimate:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -71,12 +72,14 @@ def joined(*parts: Features) -> Features:
     return Features(tuple(names[column] for column in kept), np.ascontiguousarray(values_PF[:, kept]))
 
 
+@lru_cache(maxsize=50_000)
 def style(text: str) -> dict[str, float]:
     """Length in words and counts of phrases."""
     counts = {name: float(sum(len(p.findall(text)) for p in patterns)) for name, patterns in _COMPILED.items()}
     return {LENGTH: float(len(text.split())), **counts}
 
 
+@lru_cache(maxsize=50_000)
 def grams(text: str) -> Counter[str]:
     """Words and pairs of neighbouring words, in lower case, and how often they stand in the text."""
     words = WORD.findall(text.lower())
@@ -97,7 +100,7 @@ def gram_features(a: Sequence[str], b: Sequence[str]) -> Features:
     """
     rows = []
     for x, y in zip(a, b, strict=True):
-        difference = grams(x)
+        difference = Counter(grams(x))  # a copy: counts are kept by text
         difference.subtract(grams(y))
         rows.append({gram: count for gram, count in difference.items() if count})
     present = Counter(gram for row in rows for gram in row)

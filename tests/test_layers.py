@@ -44,13 +44,14 @@ MAY_IMPORT = {
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
     "compare": TOOLS,
+    "export": LOW,
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | {"pipeline", "audit", "compare", "report", "rating", "village"},
+    "cli": STAGES | {"pipeline", "audit", "compare", "export", "report", "rating", "village"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ("report", "cli", "store", "constitution", "data", "audit", "compare", "rating")
+TORCH_FREE = ("report", "cli", "store", "constitution", "data", "audit", "compare", "export", "rating")
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

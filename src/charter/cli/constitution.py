@@ -113,20 +113,42 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="CritiqueRevisionInstructions.json and RLMadisonInstructions.json of the 2022 paper, or llm-swarm's JSON."
+            help="The 2022 paper's or llm-swarm's JSON, OpenCharacterTraining's text, an HTML or Markdown document, or a "
+            "CSV of statements with votes."
         ),
     ],
     out: Annotated[Path, typer.Option(help="YAML file to write.")],
     name: Annotated[str | None, typer.Option(help="Name of the constitution (default: the file's).")] = None,
+    votes: Annotated[Path | None, typer.Option(help="Participants' votes on the statements: counted anew.")] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Statements: the least agreement of any group (default 0.8).")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Write the questions that come with traits there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Turn the constitutions of others into ours. A file that is there already is left alone."""
+    """Turn what others wrote into a constitution. A file that is there already is left alone."""
+    from charter.constitution.drafts import Drafts
     from charter.constitution.importers import import_constitution, write_constitution
     from charter.errors import ConstitutionError
+    from charter.store.jsonl import write_jsonl
 
-    if out.exists():
-        raise ConstitutionError(f"{out}: is there already: delete it or choose another --out")
-    imported = import_constitution(files, name or out.stem)
+    for path in (out, prompts):
+        if path is not None and path.exists():
+            raise ConstitutionError(f"{path}: is there already: delete it or choose another name")
+    found = Drafts()
+    imported = import_constitution(files, name or out.stem, found, votes, min_agreement)
     write_constitution(imported, out)
+    if prompts is not None:
+        write_jsonl(prompts, found.prompts)
+    num_drafts = sum("draft" in principle.tags for principle in imported.principles)
+    if as_json:
+        told = {"num_principles": len(imported.principles), "num_drafts": num_drafts, "hash": imported.hash}
+        say(json.dumps({"out": str(out), **told, "num_prompts": len(found.prompts), "notes": found.notes}))
+        return
+    for note in found.notes:
+        say(note)
+    drafts = f", {num_drafts} of them drafts to read and reword" if num_drafts else ""
     say(
-        f"{out}: {len(imported.principles)} principles, hash {imported.hash[:12]}; next: charter constitution check {out}"
+        f"{out}: {len(imported.principles)} principles{drafts}, hash {imported.hash[:12]}; "
+        f"next: charter constitution check {out}"
     )

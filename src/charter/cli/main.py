@@ -11,6 +11,7 @@ from charter.cli import (
     audit,
     compare,
     constitution,
+    export,
     init,
     labeler,
     rate,
@@ -38,6 +39,7 @@ app.command("verify")(verify.verify)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)
+app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)

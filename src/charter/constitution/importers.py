@@ -4,6 +4,9 @@ Known forms (told apart by shape, not by name):
     critiques     {"harmful0": {"prompt": ["...CritiqueRequest: ..."], "edit_request": "...RevisionRequest: ..."}, ...}
     comparisons   ["\\nPlease choose the assistant response that ... Options:", ...]
     llm-swarm     {"constitutions": [{"critic": ..., "revision": ...}], "system_chat": [...]}
+    articles      {"title": ..., "articles": [{"number": 1, "paragraphs": [...]}]}, a parsed declaration
+    traits        [{"trait": ..., "questions": [...]}], as in OpenCharacterTraining
+    documents     HTML, Markdown or plain text, and CSV of statements with votes: see drafts.py
 The first two are CritiqueRevisionInstructions.json and RLMadisonInstructions.json of Bai et al. 2022.
 
 What a source doesn't word, ours must: a critique and revision pair gets a comparison made from its revision request, a
@@ -18,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from charter.constitution.check import WORDINGS
+from charter.constitution.drafts import Drafts, of_articles, of_traits, parse_json, read_drafts
 from charter.constitution.load import Constitution, Wording, fill
 from charter.errors import ConstitutionError
 from charter.records import Principle
-from charter.store.jsonl import read_json
 from charter.yaml_io import dump_yaml, write_text
 
 _MARKERS = re.compile(r"^\s*(?:CritiqueRequest:|RevisionRequest:)\s*|\s*(?:Critique:|Revision:|Options:)\s*$")
@@ -36,14 +39,30 @@ _REVISION_OF_COMPARISON = (
 )
 
 
-def import_constitution(paths: Sequence[Path], name: str) -> Constitution:
+def import_constitution(
+    paths: Sequence[Path],
+    name: str,
+    found: Drafts | None = None,
+    votes: Path | None = None,
+    min_agreement: float | None = None,
+) -> Constitution:
     """Read one or more files of known forms into one constitution, in order.
+
+    Args:
+        found: collects prompts and notes beside the principles.
+        votes: participants' votes on the statements of a CSV file; ``min_agreement``: the least of any group, in [0, 1].
 
     Raises:
         ConstitutionError: an unknown form, an empty entry, or a principle that is there twice.
         DataError, StoreError: a file that can't be read.
     """
-    principles = tuple(principle for path in paths for principle in _principles(path, read_json(path)))
+    found = found if found is not None else Drafts()
+    for path in paths:
+        read = read_drafts(path, votes, min_agreement) or _from_json(path, parse_json(path))
+        found.principles += read.principles
+        found.prompts += read.prompts
+        found.notes += read.notes
+    principles = tuple(found.principles)
     for field in ("id", "text"):
         values = [getattr(principle, field) for principle in principles]
         twice = next((value for value in values if values.count(value) > 1), None)
@@ -55,7 +74,22 @@ def import_constitution(paths: Sequence[Path], name: str) -> Constitution:
     return Constitution(name, f"Imported from {origin}.", principles)
 
 
+def _from_json(path: Path, content: Any) -> Drafts:
+    try:
+        if isinstance(content, dict) and "articles" in content:
+            return of_articles(path, content)
+        if isinstance(content, list) and content and isinstance(content[0], dict) and "trait" in content[0]:
+            return of_traits(path, content)
+        return Drafts(_principles(path, content))
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ConstitutionError(
+            f"{path}: an entry has not the form of its neighbours ({error}): mend the file"
+        ) from error
+
+
 def _principles(path: Path, content: Any) -> list[Principle]:
+    if isinstance(content, list) and any(_is_dialogue(text) for text in content):
+        raise ConstitutionError(f"{path}: whole dialogues, not instructions: these are examples, no constitution")
     try:
         if isinstance(content, dict) and "constitutions" in content:
             entries = [
@@ -71,6 +105,12 @@ def _principles(path: Path, content: Any) -> list[Principle]:
             f"{path}: an entry has not the form of its neighbours ({error}): mend the file"
         ) from error
     raise ConstitutionError(f"{path}: not a known form of constitution: see charter constitution import --help")
+
+
+def _is_dialogue(entry: Any) -> bool:
+    if isinstance(entry, dict):
+        entry = entry.get("prompt")
+    return isinstance(entry, str) and entry.lstrip().startswith("Human:")
 
 
 def _bare(text: str, path: str) -> str:

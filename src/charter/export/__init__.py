@@ -1,0 +1,1 @@
+"""A run's data in the formats of others."""

@@ -1,0 +1,119 @@
+"""A run's data, read back by the libraries that it is written for."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from charter.cli.main import app
+from charter.data.preferences import load_preferences
+from charter.errors import StoreError
+from charter.export.rows import public_name, read_run
+from charter.records import Judgment, Message, PreferencePair, Prompt, RevisionChain
+from charter.store.jsonl import write_jsonl
+
+HOSTILE = ("=1+1", "a\n---\nb", "<|endoftext|></s>", "\u2028\u202ex", "half \ud800", "nul \0", "plain")
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    prompts = [
+        Prompt(f"p{i}", (Message("user", text),), harmful=[None, True][i % 2], answer=["4", None][i % 2])
+        for i, text in enumerate(HOSTILE)
+    ]
+    pairs = [
+        PreferencePair(
+            f"pair{i}", prompt, f"{text} one", f"{text} two", (0.9, 0.2, 0.5)[i % 3], ("harm",), "/home/me/judge"
+        )
+        for i, (prompt, text) in enumerate(zip(prompts, HOSTILE, strict=True))
+    ]
+    for stage in ("1-revise", "2-sft", "4-label"):
+        (folder / stage).mkdir(parents=True)
+        (folder / stage / "done.json").write_text("{}")
+    write_jsonl(folder / "1-revise" / "revisions.jsonl", [RevisionChain(prompt, "x", ()) for prompt in prompts])
+    sft = [
+        {
+            "prompt": [m.to_json() for m in p.messages],
+            "completion": [Message("assistant", "ok").to_json()],
+            "source": "revision",
+        }
+        for p in prompts
+    ]
+    write_jsonl(folder / "2-sft" / "dataset.jsonl", sft)
+    write_jsonl(folder / "4-label" / "preferences.jsonl", pairs)
+    write_jsonl(folder / "4-label" / "judgments.jsonl", [Judgment(pair.id, "harm", "ab", pair.p_a) for pair in pairs])
+    return folder
+
+
+def _export(run, to, *more):
+    result = CliRunner().invoke(app, ["export", str(run), "--to", to, "--json", *more])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def _mended(text):
+    return text.replace("\ud800", "\ufffd").replace("\0", "\ufffd")
+
+
+def test_trl_loads_what_was_written(run, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    told = _export(run, "trl", "--out", str(tmp_path / "out"))
+    assert told["files"] == {"preferences.jsonl": 5, "sft.jsonl": 7, "prompts.jsonl": 7}
+    assert told["num_ties_left_out"] == 2 and told["num_texts_replaced"] > 0
+    for name in ("preferences", "sft", "prompts"):
+        path = str(tmp_path / "out" / f"{name}.jsonl")
+        table = datasets.Dataset.from_json(path, cache_dir=str(tmp_path / "cache"))
+        assert trl.is_conversational(table[0])
+    table = datasets.Dataset.from_json(str(tmp_path / "out" / "preferences.jsonl"), cache_dir=str(tmp_path / "cache"))
+    first, second = table[0], table[1]
+    assert (first["chosen"][0]["content"], first["p_chosen"], first["chosen_is"]) == ("=1+1 one", 0.9, "a")
+    assert (second["chosen"][0]["content"], second["p_chosen"]) == ("a\n---\nb two", 0.8)
+    assert second["votes"][0]["p_chosen"] == 0.8 and first["labeler"] == "judge" and first["harmful"] is None
+
+
+def test_our_own_reader_gets_the_same_pairs(run, tmp_path):
+    _export(run, "trl", "--out", str(tmp_path / "out"))
+    read = load_preferences(tmp_path / "out" / "preferences.jsonl")
+    sides = {frozenset((pair.response_a, pair.response_b)) for pair in read}
+    kept = [text for i, text in enumerate(HOSTILE) if i % 3 != 2]
+    assert sides == {frozenset((_mended(f"{text} one"), _mended(f"{text} two"))) for text in kept}
+
+
+def test_verl_columns(run, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, the parquet extra, is not installed")
+    _export(run, "verl", "--out", str(tmp_path / "out"))
+    rows = parquet.read_table(tmp_path / "out" / "rl.parquet").to_pylist()
+    assert list(rows[0]) == ["data_source", "prompt", "ability", "reward_model", "extra_info"]
+    assert rows[0]["reward_model"] == {"style": "rule", "ground_truth": "4"}
+    assert (
+        rows[1]["reward_model"] == {"style": "model", "ground_truth": ""} and rows[1]["extra_info"]["harmful"] is True
+    )
+    assert [row["prompt"][0]["content"] for row in rows] == [_mended(text) for text in HOSTILE]
+    assert [m["role"] for m in parquet.read_table(tmp_path / "out" / "sft.parquet").to_pylist()[0]["messages"]] == [
+        "user",
+        "assistant",
+    ]
+
+
+def test_label_studio_keeps_sides_and_hides_the_verdict(run, tmp_path):
+    _export(run, "label-studio", "--out", str(tmp_path / "out"))
+    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert [task["data"]["response_a"] for task in tasks[:2]] == ["=1+1 one", "a\n---\nb one"]
+    assert tasks[1]["meta"]["chosen_is"] == "b" and not {"p_chosen", "chosen_is"} & tasks[1]["data"].keys()
+
+
+def test_refusals_and_names(run, tmp_path):
+    with pytest.raises(StoreError, match="run it first"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    result = CliRunner().invoke(app, ["export", str(run), "--to", "trl", "--out", str(tmp_path / "full")])
+    assert isinstance(result.exception, StoreError) and (tmp_path / "full" / "x").read_text() == "mine"
+    assert [public_name(s) for s in ("/a/b", "org/name", "C:\\x\\y", "http://h/v1")] == [
+        "b",
+        "org/name",
+        "y",
+        "http://h/v1",
+    ]

@@ -216,9 +216,7 @@ class Pipeline:
         by: Any = self._keys.get("5-reward")
         if config.policy.reward is not None:
             by = {"constitution": self._inputs.hashes["constitution"], "labeler": labeler_hash(config.policy.reward)}
-        # a setting that came later is no change to runs that don't use it
-        settings = config.policy.model_dump(exclude=None if config.policy.reward else {"reward"})
-        reads = {"config": settings, "reward": by, "start": start_key}
+        reads = {"config": config.policy.settings(), "reward": by, "start": start_key}
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work)
 
     def _reward(self, models: LabelerModels) -> Any:

@@ -53,9 +53,12 @@ def test_a_labelers_scores(tiny_world, tmp_path):
     assert all(0 <= reward <= 1 for reward in rewards) and len(set(rewards)) > 1
 
 
-def test_ppo_needs_a_reward_model(tiny_world, tmp_path):
-    with pytest.raises(ConfigError, match="ppo takes its value model from the reward model"):
-        run_world(tiny_world, tmp_path / "ppo", CHECK, "policy.algorithm=ppo")
+def test_ppo_without_a_reward_model_takes_its_value_model_from_the_policy(tiny_world, tmp_path):
+    out = tmp_path / "ppo"
+    run_world(tiny_world, out, CHECK, "policy.algorithm=ppo", "policy.steps=2", "phases=[rl]", "evaluate.sl_rounds=[]")
+    rows = [json.loads(line) for line in (out / "6-policy" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(row["value_loss"] > 0 for row in rows)
+    assert not (out / "6-policy" / "checkpoint").exists()
 
 
 def test_a_check_that_is_not_there(tiny_world, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from charter.objectives.kl import adaptive_kl_coef, kl_k1, kl_k3, kl_k3_loss
+from charter.objectives.kl import adaptive_kl_coef, kl_k1, kl_k1_loss, kl_k3, kl_k3_loss
 
 
 def of(*values):
@@ -24,6 +24,7 @@ def test_literals():
     assert kl_k1(p, q).item() == pytest.approx(math.log(2))
     assert kl_k3(p, q).item() == pytest.approx(0.5 - 1 + math.log(2))
     # the policy has moved from .4 to .5 since it sampled
+    assert kl_k1_loss(p, of(math.log(0.4)), q).item() == pytest.approx(1.25 * math.log(2))
     assert kl_k3_loss(p, of(math.log(0.4)), q).item() == pytest.approx(1.25 * (0.5 - 1 + math.log(2)))
 
 
@@ -34,6 +35,8 @@ def test_at_the_reference_all_is_zero_and_k3_is_never_negative():
     assert (kl_k3(p, q) >= 0).all() and (kl_k1(p, q) < 0).any()
     torch.testing.assert_close(kl_k1(p + 3, q + 3), kl_k1(p, q))
     torch.testing.assert_close(kl_k3_loss(p, p, q), kl_k3(p, q))
+    torch.testing.assert_close(kl_k1_loss(p, p, q), kl_k1(p, q))
+    torch.testing.assert_close(kl_k1_loss(p + 3, p + 3, q + 3), kl_k1(p, q))
 
 
 def test_oracle_expectation_under_the_policy_is_the_exact_kl():
@@ -56,10 +59,14 @@ def test_gradient_of_the_loss_is_that_of_the_exact_kl():
 
     (expected,) = torch.autograd.grad(exact(), logits)
     for old in (logits.detach().log_softmax(-1), sampling.log_softmax(-1)):  # first update, and a later one
-        loss = (old.exp() * kl_k3_loss(logits.log_softmax(-1), old, q)).sum()
-        torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], expected)
-    # bare k3 pulls towards the other KL, which is why it isn't the loss
+        for kl_loss in (kl_k1_loss, kl_k3_loss):
+            loss = (old.exp() * kl_loss(logits.log_softmax(-1), old, q)).sum()
+            torch.testing.assert_close(loss, exact())
+            torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], expected)
+    # bare k1 pulls nowhere, and bare k3 towards the other KL, which is why it isn't the loss
     p = logits.detach().log_softmax(-1)
+    nowhere = (p.exp() * kl_k1(logits.log_softmax(-1), q)).sum()
+    torch.testing.assert_close(torch.autograd.grad(nowhere, logits)[0], torch.zeros_like(expected))
     bare = (p.exp() * kl_k3(logits.log_softmax(-1), q)).sum()
     assert not torch.allclose(torch.autograd.grad(bare, logits)[0], expected, rtol=0.05)
 
@@ -68,8 +75,14 @@ def test_gradient_signs_and_gradcheck():
     above = of(-1.0).requires_grad_()  # the policy gives the token more than the reference does
     kl_k3_loss(above, of(-1.0), of(-2.0)).sum().backward()
     assert above.grad.item() > 0
+    above.grad = None
+    kl_k1_loss(above, of(-1.0), of(-2.0)).sum().backward()
+    assert above.grad.item() == 1
     p, q = distributions()
     p.requires_grad_()
+    weight = kl_k1(p, q).detach()  # a constant of the loss
+    (slope,) = torch.autograd.grad(kl_k1_loss(p, q, q).sum(), p)
+    torch.testing.assert_close(slope, torch.exp(p - q).detach() * weight)
     assert gradcheck(lambda x: kl_k3_loss(x, q, q - 0.3), (p,))
     assert gradcheck(lambda x: kl_k3(x, q), (p,))
 

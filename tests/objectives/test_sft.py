@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from charter.objectives.entropy import entropy, token_logprobs
+from charter.objectives.entropy import entropy, negative_entropy_loss, token_logprobs
 from charter.objectives.reduce import masked_mean, masked_sum
 from charter.objectives.sft import sft_loss
 
@@ -74,3 +74,17 @@ def test_gradient_raises_the_target():
     assert (at_target[mask] < 0).all() and (at_target[~mask] == 0).all()
     assert gradcheck(lambda x: sft_loss(logprobs_of(x, target), mask, 4), (logits,))
     assert gradcheck(lambda x: entropy(x.flatten(0, 1)), (logits,))
+
+
+def test_the_entropy_bonus_has_value_and_gradient_of_the_entropy():
+    """Averaged over all tokens as they are sampled, whichever policy sampled them."""
+    generator = torch.Generator().manual_seed(8)
+    logits, sampling = torch.randn(2, 1, 6, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    (expected,) = torch.autograd.grad(-entropy(logits).sum(), logits)
+    for old in (logits.detach().log_softmax(-1), sampling.log_softmax(-1)):
+        loss = (old.exp() * negative_entropy_loss(logits.log_softmax(-1), old)).sum()
+        torch.testing.assert_close(loss, -entropy(logits).sum())
+        torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], expected)
+    # a token of probability 1/2, which had 1/4 when it was sampled: 2 ln 1/2
+    assert negative_entropy_loss(of([0.5]).log(), of([0.25]).log()).item() == pytest.approx(-2 * math.log(2))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from charter.config import PolicyConfig
 from charter.errors import TrainingError
+from charter.objectives.kl import adaptive_kl_coef
 from charter.training.grpo import GroupUpdate, advantages_of, train_grpo
 from charter.training.policy_loop import Callbacks
 from charter.training.rollout import EncodedPrompt, draw_prompts, roll_out, sampling_logprobs
@@ -165,6 +167,61 @@ def test_a_strong_penalty_keeps_the_policy_at_its_reference(policy, reference, t
     loose = train(free, reference, tmp_path / "free", CONFIG.model_copy(update=base | {"kl_coef": 0.0}))
     tight = train(held, reference, tmp_path / "held", CONFIG.model_copy(update=base | {"kl_coef": 10.0}))
     assert tight["kl"] < loose["kl"] / 3
+
+
+def paid_by_the_plain_loop(policy, reference, rollouts, rewards, config):
+    """Rewards less kl_coef times the response's KL, by one forward pass per response."""
+    paid = []
+    for rollout, reward in zip(rollouts, rewards, strict=True):
+        p, q = (plain_logprobs(model, rollout).detach() for model in (policy, reference))
+        cost = {"k1": p - q, "k3": (q - p).exp() - 1 - (q - p)}[config.kl_estimator].sum().item()
+        paid.append(None if reward is None else reward - config.kl_coef * cost)
+    return paid
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_a_penalty_in_the_reward_is_that_of_the_plain_loop(policy, step, estimator):
+    rollouts, rewards = step
+    reference = make_model(seed=8)
+    config = CONFIG.model_copy(update={"kl_in": "reward", "kl_estimator": estimator})
+    recorder, twin = OneStep(policy), make_model()
+    GroupUpdate(policy, reference, config)(recorder, rollouts, rewards)
+    paid = paid_by_the_plain_loop(twin, reference, rollouts, rewards, config)
+    old = [torch.tensor(r.logprobs) for r in rollouts]
+    free = config.model_copy(update={"kl_coef": 0.0})
+    plain_grpo_loss(twin, reference, rollouts, paid, free, old).backward()
+    assert_same(recorder.seen[0], gradients(twin), atol=2e-4, rtol=1e-3)
+
+
+def test_the_coefficient_adapts_and_a_resumed_run_goes_on_with_it(reference, tmp_path):
+    config = CONFIG.model_copy(update={"kl_target": 0.01, "learning_rate": 1e-2, "steps": 6})
+    whole, torn, resumed = make_model(), make_model(), make_model()
+    train(whole, reference, tmp_path / "whole", config)
+
+    def stop_at_five(row):
+        if row["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(torn, reference, tmp_path / "torn", config, callbacks=Callbacks(on_step=stop_at_five))
+    train(resumed, reference, tmp_path / "torn", config)
+    assert_same(weights(whole), weights(resumed))
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["kl_coef"] == config.kl_coef and rows[-1]["kl_coef"] > config.kl_coef
+    assert all(
+        b["kl_coef"] == pytest.approx(adaptive_kl_coef(a["kl_coef"], a["kl_k1"], 0.01)) for a, b in pairwise(rows)
+    )
+
+
+def test_damaged_weights_stop_with_the_last_good_state(policy, reference, tmp_path):
+    def damage(row):
+        if row["step"] == 3:
+            with torch.no_grad():
+                policy.model.norm.weight[0] = float("nan")
+
+    with pytest.raises(TrainingError, match="the last good state is in .*raise policy.kl_coef"):
+        train(policy, reference, tmp_path, callbacks=Callbacks(on_step=damage))
+    assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == ["step-00000002"]
 
 
 def test_kl_budget_stops(policy, reference, tmp_path):

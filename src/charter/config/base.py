@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,13 @@ class Section(BaseModel):
     """A part of the run file: frozen, typed, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Settings that came after the first release: at their default they are no part of what identifies a run."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the section, as JSON, so that a setting that came later leaves runs that don't use it alone."""
+        unused = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].get_default()}
+        return self.model_dump(mode="json", exclude=unused)
 
 
 class PromptsConfig(Section):

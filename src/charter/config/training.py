@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,7 @@ class DpoConfig(Section):
 
 
 class PolicyConfig(Section):
+    later: ClassVar[frozenset[str]] = frozenset({"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef"})
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
     reward: Annotated[CheckerConfig | DirectConfig, Field(discriminator="kind")] | None = None
@@ -61,9 +62,17 @@ class PolicyConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     warmup_fraction: Probability = 0.05
     kl_coef: Annotated[float, Field(ge=0)] = 0.05
-    """Weight of the KL penalty to the frozen reference (k3 estimator, in the loss)."""
+    """Weight of the KL penalty to the frozen reference; with kl_target, the weight to begin with."""
+    kl_estimator: Literal["k1", "k3"] | None = None
+    """How the penalty estimates the KL of a token; None: k3 in the loss, k1 in the reward."""
+    kl_in: Literal["loss", "reward"] | None = None
+    """Where the penalty stands; None: in the reward for ppo, in the loss for grpo and rloo."""
+    kl_target: Annotated[float, Field(gt=0)] | None = None
+    """Adapt kl_coef after each step so that the KL, in nats per response, comes to this (Ziegler et al. 2019)."""
     kl_budget: Annotated[float, Field(gt=0)] | None = None
     """Stop when KL(policy||reference), in nats per response, passes this."""
+    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of an entropy bonus in the loss, estimated from the sampled tokens."""
     clip: Annotated[float, Field(gt=0)] = 0.2
     scale_advantages: Literal["group", "none"] = "group"
     gamma: Probability = 1.0

@@ -1,6 +1,6 @@
 """Log-probabilities and entropy from logits.
 
-Axes: N = tokens, V = vocabulary.
+Axes: N = tokens, V = vocabulary, B = responses, T = response tokens.
 """
 
 from __future__ import annotations
@@ -21,3 +21,19 @@ def entropy(logits_NV: Tensor) -> Tensor:
     """
     logprobs_NV = torch.log_softmax(logits_NV, -1)
     return torch.special.entr(logprobs_NV.exp()).sum(-1)
+
+
+def negative_entropy_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor) -> Tensor:
+    """Minus the entropy, estimated from the sampled tokens alone: value and gradient are right in expectation.
+
+    ``p/old * log p``, log p held constant: k1 of the KL to the uniform distribution, without its constant ln V. It needs no
+    gradient through the whole vocabulary. The entropy bonus of Mnih et al. 2016 (arXiv:1602.01783, section 4), estimated.
+
+    Args:
+        logprobs_BT: float[B, T] of the policy that is trained.
+        old_logprobs_BT: float[B, T] of the policy that sampled; a constant.
+
+    Returns:
+        float[B, T], nats; minimising it raises the entropy.
+    """
+    return torch.exp(logprobs_BT - old_logprobs_BT) * logprobs_BT.detach()

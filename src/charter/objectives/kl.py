@@ -44,6 +44,16 @@ def kl_k3_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, reference_logprobs_
     return torch.exp(logprobs_BT - old_logprobs_BT) * kl_k3(logprobs_BT, reference_logprobs_BT)
 
 
+def kl_k1_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
+    """k1, held constant and weighted by p/old: value and gradient are those of KL(policy||reference).
+
+    Bare k1 is no loss: its gradient is that of log p, which is zero in expectation whatever the reference (Tang and Munos
+    2025, arXiv:2506.09477). Held constant, k1 stands where a reward stands in the policy gradient, with the sign of a cost.
+    Arguments and result as in ``kl_k3_loss``.
+    """
+    return torch.exp(logprobs_BT - old_logprobs_BT) * kl_k1(logprobs_BT, reference_logprobs_BT).detach()
+
+
 def adaptive_kl_coef(kl_coef: float, kl: float, target: float, rate: float = 0.1) -> float:
     """The next KL coefficient: higher where the KL is above its target, lower where it is below.
 

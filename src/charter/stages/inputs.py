@@ -71,15 +71,9 @@ def gather(config: RunConfig) -> Inputs:
 
 
 def _check_reward(config: RunConfig) -> None:
-    """What stands in for a reward model can be made, and the algorithm can do without one."""
-    if config.policy.reward is None:
-        return
-    check_wordings(config.policy.reward)
-    if config.policy.algorithm == "ppo":
-        raise ConfigError(
-            "policy.algorithm: ppo takes its value model from the reward model, and with policy.reward there is none: "
-            "use grpo or rloo"
-        )
+    """What stands in for a reward model can be made."""
+    if config.policy.reward is not None:
+        check_wordings(config.policy.reward)
 
 
 def constitution_of(config: RunConfig) -> Constitution:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from charter.progress import Progress
+from charter.store.disk import store_errors
 from charter.store.folder import RunFolder, StageFolder
 from charter.store.hashing import hash_json
 
 KEY_FILE = ".key"  # hidden: no content of the stage
+CHECKPOINT, DONE_WITH = "checkpoint", ".checkpoint"
 
 
 def do_stage(
@@ -27,11 +30,15 @@ def do_stage(
     key = hash_json({"stage": name, **reads})
     stage = folder.stage(name)
     if stage.is_done(key):
+        _remove_checkpoints(stage.path)
         progress.say(f"{name}: done before")
         return key
     _begin(stage, key)
     with stage.attempt():
-        stage.finish(key, work(stage.path))
+        summary = work(stage.path)
+        _rename_checkpoints(stage.path, CHECKPOINT, DONE_WITH)
+        stage.finish(key, summary)
+    _remove_checkpoints(stage.path)
     progress.finish(name)
     return key
 
@@ -39,6 +46,22 @@ def do_stage(
 def _begin(stage: StageFolder, key: str) -> None:
     marker = stage.path / KEY_FILE
     if marker.is_file() and marker.read_text() == key and stage.done_key() is None:
+        _rename_checkpoints(stage.path, DONE_WITH, CHECKPOINT)
         return
     stage.clear()
     marker.write_text(key)
+
+
+def _rename_checkpoints(folder: Path, before: str, after: str) -> None:
+    """Hide the checkpoints of training while the stage is closed (they are none of its content), or bring them back.
+
+    They go only when all that was made of them is safe: a kill at any moment trains nothing again.
+    """
+    with store_errors(folder):
+        for path in list(folder.rglob(before)):
+            path.rename(path.with_name(after))
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in list(folder.rglob(DONE_WITH)):
+        shutil.rmtree(path, ignore_errors=True)

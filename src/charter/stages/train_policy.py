@@ -29,7 +29,7 @@ from charter.stages.saved import Load, load_reward_model, save_model, step_repor
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.ppo import train_ppo, value_model_from
-from charter.training.reward import score
+from charter.training.reward import reward_model_from_policy, score
 from charter.training.rollout import RewardFunction
 
 STAGE = "policy"
@@ -78,8 +78,12 @@ def run(
 
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
         rewards, reward_model = _reward(reward, policy, prompts)
-        # PPO's value model starts as the reward model; GRPO and RLOO have none
-        values = [value_model_from(reward_model)] if config.algorithm == "ppo" else []
+        values = []  # GRPO and RLOO have no value model
+        if config.algorithm == "ppo":  # it starts as the reward model, or else as the policy with a new head
+            start_of_values = reward_model
+            if start_of_values is None:
+                start_of_values = reward_model_from_policy(policy.model, policy.tokenizer)
+            values = [value_model_from(start_of_values)]
         train: Callable[..., dict[str, Any]] = train_ppo if values else train_grpo
         trained = train(
             policy.model,

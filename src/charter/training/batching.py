@@ -39,10 +39,9 @@ def train_on_batches(
         trainer.log(row)
         if on_step:
             on_step(row)
-        if trainer.step % checkpoint_every == 0:
-            trainer.checkpoint()
+        if trainer.step % checkpoint_every == 0 or trainer.step == len(batches):
+            trainer.checkpoint()  # the last one too: a kill before the model is saved trains nothing again
     trainer.model.eval()
-    trainer.finish()
     rows = trainer.rows()
     tail = rows[-max(1, len(rows) // 10) :]
     return {

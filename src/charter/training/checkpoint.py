@@ -38,12 +38,7 @@ def save_checkpoint(
         TrainingError: a weight is NaN or infinite; nothing is written.
         StoreError: it can't be written; older checkpoints are left alone.
     """
-    for name, weight in weights.items():
-        if not bool(torch.isfinite(weight).all()):
-            raise TrainingError(
-                f"step {step}: weight {name} is not finite; the last good state is in {folder}; lower the learning rate and "
-                "run again"
-            )
+    check_finite(weights, f"step {step}: the last good state is in {folder}")
     final, draft = folder / f"step-{step:08d}", folder / f".draft-{step:08d}"
     if final.exists():
         return
@@ -60,6 +55,17 @@ def save_checkpoint(
         _sync(folder)
         for old in sorted(folder.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old)
+
+
+def check_finite(weights: Mapping[str, Tensor], consequence: str) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        TrainingError: a weight does; names it, and says ``consequence``.
+    """
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise TrainingError(f"weight {name} is not finite; {consequence}; lower the learning rate and run again")
 
 
 def _write(draft: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -102,11 +108,6 @@ def load_checkpoint(
     if torch.cuda.is_available() and state["cuda_random_states"]:
         torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in state["cuda_random_states"]])
     return int(state["step"])
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """A finished stage needs none."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _random_states() -> dict[str, Any]:

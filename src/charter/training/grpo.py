@@ -22,11 +22,12 @@ from torch import Tensor
 from charter.config import PolicyConfig
 from charter.errors import ConfigError
 from charter.objectives.advantage import group_advantages, leave_one_out_advantages
-from charter.objectives.kl import kl_k1, kl_k3, kl_k3_loss
+from charter.objectives.kl import kl_k1, kl_k3
 from charter.objectives.ppo import clipped_policy_loss, is_clipped
 from charter.objectives.reduce import masked_sum
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs, rows_by_tokens
+from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
 from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
 
@@ -64,7 +65,7 @@ def train_grpo(
     trainer = Trainer(
         policy, folder, num_steps=config.steps * config.updates_per_rollout, learning_rate=config.learning_rate,
         warmup_fraction=config.warmup_fraction, decay=False,
-        settings=["policy", config.model_dump(mode="json"), seed, fingerprint([astuple(p) for p in prompts])],
+        settings=["policy", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
     )  # fmt: skip
     update = GroupUpdate(policy, reference, config, tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
@@ -137,16 +138,24 @@ class GroupUpdate:
         size = self.config.group_size
         rows = packed_groups(rollouts, size)
         device = next(self.policy.parameters()).device
-        advantage_R, valid_R = (values.to(device) for values in advantages_of(rewards, self.config))
         several = self.config.updates_per_rollout > 1
-        pieces = []
+        paid, found = list(rewards), []
         for indices in rows_by_tokens(rows, self.tokens_per_forward):
             own = [i * size + g for i in indices for g in range(size)]
             chosen = [rows[i] for i in indices]
             reference = response_logprobs(self.reference, chosen, temperature=self.config.temperature)
-            old_RT = sampling_logprobs([rollouts[r] for r in own], device) if several else None
-            pieces.append(Piece(chosen, advantage_R[own, None], valid_R[own, None], reference.logprobs_RT, old_RT))
-        return pieces
+            old_RT = sampling_logprobs([rollouts[r] for r in own], device)
+            penalty_RT = reward_penalty(self.config, old_RT, reference.logprobs_RT)
+            if penalty_RT is not None:
+                for r, cost in zip(own, (penalty_RT * reference.mask_RT).sum(1).tolist(), strict=True):
+                    reward = rewards[r]
+                    paid[r] = None if reward is None else reward - cost
+            found.append((own, chosen, reference.logprobs_RT, old_RT if several else None))
+        advantage_R, valid_R = (values.to(device) for values in advantages_of(paid, self.config))
+        return [
+            Piece(chosen, advantage_R[own, None], valid_R[own, None], reference_RT, old_RT)
+            for own, chosen, reference_RT, old_RT in found
+        ]
 
     def terms(self, piece: Piece) -> dict[str, Tensor]:
         """Sums over the tokens that count: the loss with its gradient, and what is measured."""
@@ -156,8 +165,7 @@ class GroupUpdate:
         now_RT = logprobs_RT.detach()
         old_RT = now_RT if piece.old_RT is None else piece.old_RT
         loss_RT = clipped_policy_loss(logprobs_RT, old_RT, piece.advantage_R1, self.config.clip)
-        if self.config.kl_coef:
-            loss_RT = loss_RT + self.config.kl_coef * kl_k3_loss(logprobs_RT, old_RT, piece.reference_RT)
+        loss_RT = loss_RT + loss_penalty(self.config, logprobs_RT, old_RT, piece.reference_RT)
         return {
             "loss": masked_sum(loss_RT, mask_RT),
             "kl_k1": masked_sum(kl_k1(now_RT, piece.reference_RT), mask_RT),

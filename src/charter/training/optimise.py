@@ -13,7 +13,7 @@ from torch import Tensor
 from charter.errors import TrainingError
 from charter.store.hashing import hash_json
 from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
-from charter.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
+from charter.training.checkpoint import load_checkpoint, save_checkpoint
 
 MAX_GRAD_NORM = 1.0
 BETAS = (0.9, 0.98)
@@ -49,10 +49,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self._weights.values(), lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         )
-        self._checkpoints, self._metrics = folder / "checkpoint", folder / "metrics.jsonl"
+        self.checkpoints, self._metrics = folder / "checkpoint", folder / "metrics.jsonl"
         self._settings = hash_json(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        self.step = load_checkpoint(self._checkpoints, self._weights, self.optimizer, settings=self._settings)
+        self.step = load_checkpoint(self.checkpoints, self._weights, self.optimizer, settings=self._settings)
         self._publish()
         self._rewind_metrics()
 
@@ -71,7 +71,7 @@ class Trainer:
         if not (math.isfinite(norm) and math.isfinite(loss_value)):
             raise TrainingError(
                 f"step {self.step + 1}: loss {loss_value} and gradient norm {norm} are not finite; the last good state is in "
-                f"{self._checkpoints}; lower the learning rate (now {self._rate:g}) and run again"
+                f"{self.checkpoints}; lower the learning rate (now {self._rate:g}) and run again"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -98,11 +98,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Save the state, so that the same command goes on from here."""
-        save_checkpoint(self._checkpoints, self._weights, self.optimizer, step=self.step, settings=self._settings)
-
-    def finish(self) -> None:
-        """Remove the checkpoints: the run is done."""
-        remove_checkpoints(self._checkpoints)
+        save_checkpoint(self.checkpoints, self._weights, self.optimizer, step=self.step, settings=self._settings)
 
     @torch.no_grad()
     def _publish(self) -> None:

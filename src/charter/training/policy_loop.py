@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
 from charter.config import PolicyConfig
+from charter.errors import ModelError, TrainingError
+from charter.objectives.kl import adaptive_kl_coef
 from charter.training.optimise import Trainer
 from charter.training.rollout import (
     EncodedPrompt,
@@ -20,8 +22,13 @@ from charter.training.rollout import (
     roll_out,
 )
 
-Update = Callable[[Trainer, list[Rollout], Sequence[float | None]], dict[str, float]]
-"""All updates on one rollout; returns what they measured, with ``kl_k1`` in nats per response."""
+
+class Update(Protocol):
+    """All updates on one rollout (a frozen dataclass); returns what they measured, with ``kl_k1`` in nats per response."""
+
+    def __call__(
+        self, trainer: Trainer, rollouts: list[Rollout], rewards: Sequence[float | None]
+    ) -> dict[str, float]: ...
 
 
 @dataclass
@@ -61,13 +68,13 @@ class PolicyLoop:
         for step in range(1 + trainer.step // config.updates_per_rollout, config.steps + 1):
             if config.kl_budget is not None and _last_kl(trainer) > config.kl_budget:
                 stopped_by = "kl_budget"
+                trainer.checkpoint()
                 break
             self._step(trainer, step)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 if self.callbacks.on_checkpoint:
                     self.callbacks.on_checkpoint(step)
                 trainer.checkpoint()
-        trainer.finish()
         rows = trainer.rows()
         return {
             "num_steps": len(rows),
@@ -80,10 +87,11 @@ class PolicyLoop:
         started = time.monotonic()
         self.policy.eval()
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, self.seed, step - 1)
-        rollouts = roll_out(self.policy, drawn, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids)
+        rollouts = self._roll_out(trainer, drawn, step)
         rewards = self.reward_function(rollouts)
         known = torch.tensor(known_rewards(rewards, step))
-        measured = self.update(trainer, rollouts, rewards)
+        update, adapted = self._adapted(trainer)
+        measured = {**adapted, **update(trainer, rollouts, rewards)}
         self.policy.eval()
         num_tokens = [len(rollout.response_ids) for rollout in rollouts]
         row = {
@@ -103,6 +111,28 @@ class PolicyLoop:
             self.callbacks.on_rollouts(step, rollouts, rewards)
         if self.callbacks.on_step:
             self.callbacks.on_step(row)
+
+    def _roll_out(self, trainer: Trainer, drawn: list[EncodedPrompt], step: int) -> list[Rollout]:
+        try:
+            return roll_out(self.policy, drawn, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids)
+        except ModelError as error:
+            raise TrainingError(
+                f"step {step}: the policy can't be sampled ({error}); the last good state is in {trainer.checkpoints}; lower "
+                f"the learning rate (now {self.config.learning_rate:g}) or raise policy.kl_coef, and run again"
+            ) from error
+
+    def _adapted(self, trainer: Trainer) -> tuple[Update, dict[str, float]]:
+        """The update with the KL coefficient of this step, which follows from the metrics of the last one.
+
+        So a resumed run goes on with the same coefficient.
+        """
+        if self.config.kl_target is None:
+            return self.update, {}
+        rows, coef = trainer.rows(), self.config.kl_coef
+        if rows:
+            coef = adaptive_kl_coef(rows[-1]["kl_coef"], rows[-1]["kl_k1"], self.config.kl_target)
+        config = self.config.model_copy(update={"kl_coef": coef})
+        return replace(self.update, config=config), {"kl_coef": coef}  # type: ignore[type-var]
 
 
 def _last_kl(trainer: Trainer) -> float:

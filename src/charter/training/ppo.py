@@ -32,6 +32,7 @@ from charter.training.packing import (
     response_logprobs,
     rows_by_tokens,
 )
+from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
 from charter.training.reward import score_head
 from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
@@ -74,7 +75,7 @@ def train_ppo(
         torch.nn.ModuleDict({"policy": policy, "value": value_model}), folder,
         num_steps=config.steps * config.updates_per_rollout, learning_rate=config.learning_rate,
         warmup_fraction=config.warmup_fraction, decay=False,
-        settings=["ppo", config.model_dump(mode="json"), seed, fingerprint([astuple(p) for p in prompts])],
+        settings=["ppo", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
     )  # fmt: skip
     update = ActorCriticUpdate(policy, reference, value_model, config, tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
@@ -134,7 +135,8 @@ class ActorCriticUpdate:
             reference_RT[own, : reference.shape[1]] = reference
             values = values_of(self.value_model, rows)
             value_RT[own, : values.shape[1]] = values
-        reward_RT = -self.config.kl_coef * kl_k1(old_RT, reference_RT)
+        penalty_RT = reward_penalty(self.config, old_RT, reference_RT)
+        reward_RT = torch.zeros_like(old_RT) if penalty_RT is None else -penalty_RT
         score_R = torch.tensor([0.0 if reward is None else reward for reward in rewards], device=device)
         reward_RT[torch.arange(len(rollouts)), lengths_R - 1] += score_R
         advantage_RT = generalised_advantages(reward_RT, value_RT, mask_RT, self.config.gamma, self.config.gae_lambda)
@@ -169,6 +171,7 @@ class ActorCriticUpdate:
 
         mask_RT, old_RT, advantage_RT = part(fixed.mask_RT), part(fixed.old_RT), part(fixed.advantage_RT)
         policy_RT = clipped_policy_loss(found.logprobs_RT, old_RT, advantage_RT, self.config.clip)
+        policy_RT = policy_RT + loss_penalty(self.config, found.logprobs_RT, old_RT, part(fixed.reference_RT))
         value_RT = clipped_value_loss(
             values_of(self.value_model, rows), part(fixed.value_RT), part(fixed.return_RT), self.config.value_clip
         )

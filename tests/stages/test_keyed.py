@@ -1,0 +1,50 @@
+"""A stage that trained is never trained again, whenever it is killed; weights that aren't finite are never saved."""
+
+import pytest
+import torch
+
+from charter.errors import TrainingError
+from charter.progress import QuietProgress
+from charter.stages.keyed import do_stage
+from charter.stages.saved import save_model
+from charter.store.folder import RunFolder, StageFolder, verify
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("moment", ["before the model is saved", "while the stage is closed"])
+def test_checkpoints_stay_until_the_stage_is_closed(tmp_path, monkeypatch, moment):
+    found = []
+
+    def work(path):
+        checkpoint = path / "members" / "2" / "checkpoint" / "step-00000001"
+        found.append(checkpoint.is_dir())
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "state.json").write_text("{}")
+        if len(found) == 1 and moment == "before the model is saved":
+            raise Killed
+        return {}
+
+    def killed(*_):
+        raise Killed
+
+    with RunFolder.open(tmp_path / "run") as folder:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            if moment == "while the stage is closed":
+                patch.setattr(StageFolder, "finish", killed)
+            do_stage(folder, "5-reward", {}, work, QuietProgress())
+        do_stage(folder, "5-reward", {}, work, QuietProgress())
+        assert do_stage(folder, "5-reward", {}, work, QuietProgress()) and found == [False, True]
+    left = [path.name for path in (tmp_path / "run" / "5-reward").rglob("*") if "checkpoint" in path.name]
+    assert left == [] and verify(tmp_path / "run") == []
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.bias[0] = float("nan")
+    with pytest.raises(TrainingError, match="weight bias is not finite.*isn't written.*learning rate"):
+        save_model(model, None, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Charter's training loops against TRL's, side by side: same model, data, precision and settings, step by step in turn.
 
-    python benchmarks/training.py [--size 3M|30M] [--threads 1] [--steps 6] [--only sft,reward,grpo]
+    python benchmarks/training.py [--size 3M|30M] [--threads 1] [--steps 6] [--only sft,reward,grpo,ppo]
+                                    [--trl-ppo DIR]
 
 Needs TRL 1.16 (pip install trl==1.16.0 accelerate datasets). Each of TRL's steps is followed by one of ours on the same
 examples; the ratio is the median over the steps. With one thread, time is that of the process alone, so that neighbours on
@@ -16,6 +17,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +39,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="3M")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--only", default="sft,reward,grpo")
+    parser.add_argument("--only", default="sft,reward,grpo,ppo")
+    parser.add_argument("--trl-ppo", default="", metavar="DIR", help="where pip --target put TRL 1.12, which has PPO")
+    parser.add_argument("--in-ppo-process", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -163,7 +167,14 @@ class Clock:
     def figures(self, unit: str) -> dict[str, float]:
         own, theirs = (statistics.median(column) for column in zip(*self.rates, strict=True))
         ratio = statistics.median(a / b for a, b in self.rates)
-        return {f"charter_{unit}": own, f"trl_{unit}": theirs, "ratio": ratio}
+        each = [a / b for a, b in self.rates]
+        return {
+            f"charter_{unit}": own,
+            f"trl_{unit}": theirs,
+            "ratio": ratio,
+            "lowest": min(each),
+            "highest": max(each),
+        }
 
 
 def trl_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
@@ -306,6 +317,92 @@ def grpo(world: World, args: argparse.Namespace, dtype: str) -> dict[str, float]
     return figures
 
 
+def ppo(world: World, args: argparse.Namespace) -> dict[str, float]:
+    """Completions per second, four updates a rollout; TRL has no groups: it gets each prompt as often as we answer it."""
+    from datasets import Dataset
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    from charter.config import PolicyConfig
+    from charter.training.policy_loop import Callbacks, PolicyLoop
+    from charter.training.ppo import ActorCriticUpdate, value_model_from
+    from charter.training.reward import score
+    from charter.training.rollout import EncodedPrompt, Rollout
+
+    count = PROMPTS * GROUP
+    encoded = [EncodedPrompt(str(i), world.ids(world.prompt())) for i in range(PROMPTS * (args.steps + 2))]
+    policy, reference, judge = world.policy(), world.policy().eval(), world.reward_model().eval()
+    value_model = value_model_from(judge)
+    config = PolicyConfig(
+        algorithm="ppo", prompts_per_step=PROMPTS, group_size=GROUP, max_new_tokens=MAX_NEW_TOKENS, kl_coef=0.05,
+        learning_rate=1e-6, updates_per_rollout=4,
+    )  # fmt: skip
+
+    def rewards(rollouts: list[Rollout]) -> list[float | None]:
+        groups = [rollouts[i : i + GROUP] for i in range(0, len(rollouts), GROUP)]
+        scored = score(judge, [g[0].prompt_ids for g in groups], [[r.response_ids for r in g] for g in groups])
+        return [value for group in scored for value in group]
+
+    update = ActorCriticUpdate(policy, reference, value_model, config)
+    loop = PolicyLoop(policy, update, rewards, encoded, config, 0, [1], Callbacks())
+    import torch
+
+    trainer = our_trainer(torch.nn.ModuleDict({"policy": policy, "value": value_model}))
+
+    def ours(step: int) -> int:
+        loop._step(trainer, step + 1)
+        return count
+
+    settings = trl_settings(world.folder, args.steps, per_device_train_batch_size=count)
+    del settings["max_steps"]
+    repeated = [prompt.ids for prompt in encoded for _ in range(GROUP)]
+    theirs = PPOTrainer(
+        args=PPOConfig(
+            **settings, gradient_accumulation_steps=1, num_mini_batches=1, num_ppo_epochs=4, stop_token="eos",
+            total_episodes=count * (args.steps + 1), response_length=MAX_NEW_TOKENS, temperature=1.0, kl_coef=0.05,
+            local_rollout_forward_batch_size=count, num_sample_generations=0,
+        ),
+        processing_class=world.tokenizer, model=world.policy(), ref_model=world.policy(), reward_model=world.reward_model(),
+        value_model=world.reward_model(), train_dataset=Dataset.from_dict({"input_ids": repeated}),
+    )  # fmt: skip
+    clock = Clock(args.threads, ours, lambda: count)
+    theirs.add_callback(clock.callback())
+    theirs.train()
+    return clock.figures("completions_per_second")
+
+
+def ppo_apart(args: argparse.Namespace) -> tuple[dict[str, float] | None, str]:
+    """PPO's pairing in a process of its own, with the TRL that still has PPO; else None and the reason."""
+    place = args.trl_ppo or os.environ.get("CHARTER_TRL_PPO", "")
+    if not (Path(place) / "trl").is_dir() or not place:
+        return None, (
+            "TRL 1.16 has no PPO: pip install --no-deps --target DIR 'trl==1.12.*', then --trl-ppo DIR (or CHARTER_TRL_PPO=DIR)"
+        )
+    command = [sys.executable, __file__, "--only", "ppo", "--size", args.size, "--threads", str(args.threads)]
+    command += ["--steps", str(args.steps), "--in-ppo-process"]
+    paths = os.pathsep.join([place, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": paths, "TRL_EXPERIMENTAL_SILENCE": "1"}, capture_output=True, text=True
+    )
+    if done.returncode:
+        return None, f"the process with TRL's PPO failed: {done.stderr.strip().splitlines()[-1]}"
+    return json.loads(done.stdout.strip().splitlines()[-1]), ""
+
+
+def matmul_gflops(dtype: str) -> float:
+    """What one product of two 1024 x 1024 matrices reaches here, as these processes count time: the median of nine."""
+    import torch
+
+    a, b = (torch.randn(1024, 1024).to(getattr(torch, dtype)) for _ in "ab")
+    now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    rates = []
+    for _ in range(9):
+        began = now()
+        for _ in range(4):
+            a @ b
+        rates.append(4 * 2 * 1024**3 / (now() - began) / 1e9)
+    return statistics.median(rates)
+
+
 def main() -> None:
     """Run what was asked for and print a line per pairing, then the ratios."""
     args = parse()
@@ -331,13 +428,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         build(args.size, Path(place))
         world = World(Path(place), args.size)
+        if args.in_ppo_process:
+            print(json.dumps(ppo(world, args)))
+            return
         for name, (family, run) in runs.items():
             if family in asked or name in asked:
-                figures = run(world)
-                ratios[name] = round(figures["ratio"], 2)
-                print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()), flush=True)
+                show(name, run(world), ratios)
+    if "ppo" in asked:
+        figures, reason = ppo_apart(args)
+        if figures is None:
+            ratios |= {"ppo": None, "ppo_reason": reason}
+        else:
+            show("ppo", figures, ratios)
+    ratios["matmul_gflops"] = {dtype: round(matmul_gflops(dtype)) for dtype in ("float32", "bfloat16")}
     ratios["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(ratios))
+
+
+def show(name: str, figures: dict[str, float], ratios: dict[str, Any]) -> None:
+    """Print a pairing and keep its ratio, with the lowest and highest of its steps."""
+    ratios[name] = round(figures["ratio"], 2)
+    ratios.setdefault("range", {})[name] = [round(figures["lowest"], 2), round(figures["highest"], 2)]
+    print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()), flush=True)
 
 
 if __name__ == "__main__":

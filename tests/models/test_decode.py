@@ -7,7 +7,7 @@ from tests.models.tiny import tiny_model
 
 from charter.errors import ModelError
 from charter.models.decode import _batches, sample_tokens
-from charter.models.engines import FusedEngine, make_engine
+from charter.models.engines import FusedEngine, make_engine, packed_order
 from charter.models.fused import fuse
 
 VOCAB = 60
@@ -151,3 +151,23 @@ def test_batches_hold_each_row_once_and_stay_small():
     assert sorted(i for batch in batches for i in batch) == list(range(500))
     assert all(len(batch) <= 64 for batch in batches)
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 1 << 17 for batch in batches)
+
+
+@pytest.mark.parametrize("arch", FUSED)
+def test_groups_of_several_sizes_whose_rows_leave_keep_their_own_prompt(arch):
+    model = tiny_model(arch, VOCAB)
+    first, second, third = make_prompts(3, seed=4)
+    prompts = [first] * 5 + [second] + [third] * 3 + [first]
+    found = sample(model, prompts, steps=14, stop=range(20))  # a third of the tokens ends a row
+    assert len({len(ids) for ids in found.ids}) > 3
+    for prompt, ids, logprobs in zip(prompts, found.ids, found.logprobs, strict=True):
+        torch.testing.assert_close(torch.tensor(logprobs), logprobs_of(model, prompt, ids), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kept", "order"), [([0, 1], [0, 1]), ([1, 3, 4], [3, 1, 4]), ([2], [2]), ([0, 2, 5], [0, 5, 2])]
+)
+def test_the_last_places_fill_the_holes(kept, order):
+    assert sorted(packed_order(kept)) == kept
+    assert [place for to, place in enumerate(packed_order(kept)) if place == to] == [p for p in kept if p < len(kept)]
+    assert packed_order(kept) == order

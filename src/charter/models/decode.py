@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from charter.errors import ModelError
-from charter.models.engines import make_engine
+from charter.models.engines import make_engine, packed_order
 
-COMPACT_BELOW = 0.75  # rows are dropped from the cache once a quarter of them is finished
 MAX_ROWS_CPU, MAX_ROWS_GPU = 64, 256  # on a CPU small batches stay in its caches and can be cut to fit sooner
 MAX_CACHED_TOKENS = 1 << 17  # rows x (prompt + response) of one batch
 
@@ -104,10 +103,11 @@ class _Batch:
             alive = [place for place, row in enumerate(self.rows) if not self.stopped[row]]
             if not alive or step + 1 == num_steps:
                 return
-            if len(alive) <= COMPACT_BELOW * len(self.rows):
-                kept_B = torch.tensor(alive, device=self.device)
+            if len(alive) < len(self.rows) and len(alive) <= self.engine.compact_below * len(self.rows):
+                kept = packed_order(alive)
+                kept_B = torch.tensor(kept, device=self.device)
                 self.engine.keep(kept_B)
-                self.rows, drawn_B = [self.rows[place] for place in alive], drawn_B[kept_B]
+                self.rows, drawn_B = [self.rows[place] for place in kept], drawn_B[kept_B]
             self.engine.step(drawn_B)
 
     def response(self, row: int) -> tuple[list[int], list[float]]:

@@ -18,15 +18,21 @@ from charter.models.fused import Fused, fuse
 
 
 class Engine(Protocol):
-    """The state of one batch while it is decoded. ``logits_BV`` (float32) speaks about each row's next token."""
+    """The state of one batch while it is decoded.
+
+    Attributes:
+        logits_BV: float32, about each row's next token.
+        compact_below: finished rows are worth dropping once at most this share of the rows is left.
+    """
 
     logits_BV: Tensor
+    compact_below: float
 
     def step(self, drawn_B: Tensor) -> None:
         """Take one token per row (int64[B]) and compute ``logits_BV`` after it."""
 
     def keep(self, kept_B: Tensor) -> None:
-        """Go on with these rows alone (int64 places)."""
+        """Go on with these rows alone (int64 places, ordered by ``packed_order``)."""
 
 
 def make_engine(model: Any, prompts: list[list[int]], max_new_tokens: int) -> Engine:
@@ -66,6 +72,8 @@ def _positions(mask_BL: Tensor) -> Tensor:
 class TransformersEngine:
     """Any causal LM, by its own forward pass and its own cache."""
 
+    compact_below = 0.75  # dropping rows copies the whole cache
+
     def __init__(self, model: Any, ids_BL: Tensor, mask_BL: Tensor, group_B: Tensor) -> None:
         self.model = model
         mask_BL = mask_BL.long()
@@ -100,62 +108,126 @@ class TransformersEngine:
 
 
 class FusedEngine:
-    """Models of Llama's shape, by fused weights and a cache of fixed size."""
+    """Models of Llama's shape, by fused weights.
 
-    def __init__(self, fused: Fused, ids_BL: Tensor, mask_BL: Tensor, group_B: Tensor, max_new_tokens: int) -> None:
-        self.fused, self.length = fused, ids_BL.shape[1]
-        size = (len(group_B), fused.num_kv_heads, self.length + max_new_tokens, fused.head_size)
+    A prompt's keys and values are kept once and read by all rows that share it; each row caches what it drew. Rows and
+    prompts that leave are overwritten by the last ones, so that nothing else moves.
+
+    Axes further: P = prompts, W = most rows of a prompt, R = query heads per key-value head, M = tokens of the prompts.
+    """
+
+    compact_below = 1.0
+
+    def __init__(self, fused: Fused, ids_PM: Tensor, mask_PM: Tensor, group_B: Tensor, max_new_tokens: int) -> None:
+        self.fused, self.num_drawn = fused, 0
+        # products of single rows are several times slower in bfloat16 on CPUs
+        self.dtype = torch.float32 if fused.dtype == torch.bfloat16 and fused.device.type == "cpu" else fused.dtype
+        size = (len(group_B), fused.num_kv_heads, max_new_tokens, fused.head_size)
         self.keys, self.values = (
-            [torch.empty(size, dtype=fused.dtype, device=fused.device) for _ in range(fused.num_layers)] for _ in "kv"
+            [torch.empty(size, dtype=self.dtype, device=fused.device) for _ in range(fused.num_layers)] for _ in "kv"
         )
-        padded = not bool(mask_BL.all())
-        seen_BLL = _causal(mask_BL) if padded else None
+        self.prompt_keys: list[Tensor] = []
+        self.prompt_values: list[Tensor] = []
+        padded = not bool(mask_PM.all())
+        seen_PMM = _causal(mask_PM) if padded else None
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            self.keys[layer][:, :, : self.length] = k[group_B]
-            self.values[layer][:, :, : self.length] = v[group_B]
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = (x.transpose(1, 2).to(self.dtype) for x in (q, k, v))
+            self.prompt_keys.append(k.contiguous())
+            self.prompt_values.append(v.contiguous())
             repeats = fused.num_heads // fused.num_kv_heads
             k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BLL, is_causal=not padded).transpose(1, 2)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_PMM, is_causal=not padded)
+            return out.transpose(1, 2).to(fused.dtype)
 
-        positions_BL = _positions(mask_BL)
-        last_1 = torch.tensor([self.length - 1], device=fused.device)
-        self.logits_BV = fused.logits(fused.hidden(ids_BL, positions_BL, attend, last_1)[:, 0])[group_B]
-        self.position_B = positions_BL[group_B, -1] + 1
-        self.bias_B11L = None
+        positions_PM = _positions(mask_PM)
+        last_1 = torch.tensor([ids_PM.shape[1] - 1], device=fused.device)
+        self.logits_BV = fused.logits(fused.hidden(ids_PM, positions_PM, attend, last_1)[:, 0])[group_B]
+        self.position_B = positions_PM[group_B, -1] + 1
+        self.bias_P11M: Tensor | None = None
         if padded:
-            bias_BL = torch.zeros(size[0], size[2], dtype=fused.dtype, device=fused.device)
-            bias_BL[:, : self.length] = torch.where(mask_BL, 0.0, float("-inf"))[group_B]
-            self.bias_B11L = bias_BL[:, None, None]
+            bias_PM = torch.zeros(mask_PM.shape, dtype=self.dtype, device=fused.device)
+            self.bias_P11M = bias_PM.masked_fill(~mask_PM, float("-inf"))[:, None, None]
+        self._arrange(group_B.tolist(), len(ids_PM))
+
+    def _arrange(self, group_of: list[int], num_prompts: int) -> None:
+        """Give each row a place of its own in the grid [P, W]."""
+        self.group_of, self.num_prompts = group_of, num_prompts
+        count = [0] * num_prompts
+        ranks = []
+        for group in group_of:
+            ranks.append(count[group])
+            count[group] += 1
+        self.width = max(count)
+        places = [group * self.width + rank for group, rank in zip(group_of, ranks, strict=True)]
+        whole = places == list(range(num_prompts * self.width))
+        self.place_B = None if whole else torch.tensor(places, device=self.fused.device)
 
     def step(self, drawn_B: Tensor) -> None:
         """See Engine."""
         hidden_B1C = self.fused.hidden(drawn_B[:, None], self.position_B[:, None], self._attend)
         self.logits_BV = self.fused.logits(hidden_B1C[:, 0])
         self.position_B = self.position_B + 1
-        self.length += 1
+        self.num_drawn += 1
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        end = self.length + 1
-        keys, values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        end = self.num_drawn + 1
+        keys, values = (cache[layer][: len(q), :, :end] for cache in (self.keys, self.values))
         keys[:, :, -1], values[:, :, -1] = k[:, 0], v[:, 0]
+        prompt_keys, prompt_values = (
+            cache[layer][: self.num_prompts] for cache in (self.prompt_keys, self.prompt_values)
+        )
         # query heads that share a key-value head become query rows
-        folded_BKRD = q.view(len(q), self.fused.num_kv_heads, -1, self.fused.head_size)
-        bias = None if self.bias_B11L is None else self.bias_B11L[..., :end]
-        return F.scaled_dot_product_attention(folded_BKRD, keys, values, attn_mask=bias).reshape(q.shape)
+        q_BKRD = (q[:, 0].to(self.dtype) * self.fused.head_size**-0.5).unflatten(1, (self.fused.num_kv_heads, -1))
+        scores_PKQM = self._to_grid(q_BKRD) @ prompt_keys.transpose(-1, -2)
+        if self.bias_P11M is not None:
+            scores_PKQM += self.bias_P11M[: self.num_prompts]
+        scores = torch.cat([self._from_grid(scores_PKQM), q_BKRD @ keys.transpose(-1, -2)], -1)
+        of_prompt, of_own = scores.softmax(-1).split([scores_PKQM.shape[-1], end], -1)
+        out = self._from_grid(self._to_grid(of_prompt) @ prompt_values).add_(of_own @ values)
+        return out.reshape(q.shape).to(q.dtype)
+
+    def _to_grid(self, x_BKRX: Tensor) -> Tensor:
+        """float[P, K, W x R, X]: the rows of a prompt side by side; places without a row hold zeros."""
+        size = self.num_prompts * self.width
+        if self.place_B is not None:
+            x_BKRX = x_BKRX.new_zeros(size, *x_BKRX.shape[1:]).index_copy_(0, self.place_B, x_BKRX)
+        return x_BKRX.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)
+
+    def _from_grid(self, x_PKQX: Tensor) -> Tensor:
+        """float[B, K, R, X]"""
+        x_BKRX = x_PKQX.unflatten(2, (self.width, -1)).transpose(1, 2).flatten(0, 1)
+        return x_BKRX if self.place_B is None else x_BKRX.index_select(0, self.place_B)
 
     def keep(self, kept_B: Tensor) -> None:
         """See Engine."""
-        self.keys = [self._kept(keys, kept_B) for keys in self.keys]
-        self.values = [self._kept(values, kept_B) for values in self.values]
+        rows = kept_B.tolist()
+        for cache in (*self.keys, *self.values):
+            _move(cache[:, :, : self.num_drawn], rows)
         self.position_B = self.position_B[kept_B]
-        self.bias_B11L = None if self.bias_B11L is None else self.bias_B11L[kept_B]
+        groups = [self.group_of[row] for row in rows]
+        prompts = packed_order(sorted(set(groups)))
+        for cache in (*self.prompt_keys, *self.prompt_values):
+            _move(cache, prompts)
+        if self.bias_P11M is not None:
+            _move(self.bias_P11M, prompts)
+        new_place = {old: new for new, old in enumerate(prompts)}
+        self._arrange([new_place[group] for group in groups], len(prompts))
 
-    def _kept(self, cache: Tensor, kept_B: Tensor) -> Tensor:
-        kept = torch.empty((len(kept_B), *cache.shape[1:]), dtype=cache.dtype, device=cache.device)
-        kept[:, :, : self.length] = cache[kept_B, :, : self.length]
-        return kept
+
+def packed_order(kept: list[int]) -> list[int]:
+    """The same places, ordered so that as many as can stay where they are: the last ones fill the holes."""
+    size = len(kept)
+    stays = {place for place in kept if place < size}
+    movers = iter([place for place in kept if place >= size])
+    return [place if place in stays else next(movers) for place in range(size)]
+
+
+def _move(cache: Tensor, order: list[int]) -> None:
+    """Bring the entries ``order`` (see ``packed_order``) to the front, in place."""
+    for to, place in enumerate(order):
+        if to != place:
+            cache[to] = cache[place]
 
 
 def _causal(mask_BL: Tensor) -> Tensor:

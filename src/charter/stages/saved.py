@@ -20,6 +20,7 @@ from charter.models.local import LocalModel
 from charter.models.protocol import LanguageModel
 from charter.progress import Progress
 from charter.safe_text import safe_text
+from charter.training.distributed import is_main
 
 Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 """Loads a model for the length of a ``with`` block."""
@@ -54,7 +55,12 @@ def print_notice(line: str) -> None:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer; the folder appears whole or not at all."""
+    """Write weights (safetensors), configuration and tokenizer; the folder appears whole or not at all.
+
+    Of several processes that hold the same model one writes.
+    """
+    if not is_main():
+        return
     draft = folder.with_name(f".draft-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(draft, safe_serialization=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from charter.config import PolicyConfig
+from charter.training import distributed
 from charter.training.optimise import Trainer
 from charter.training.rollout import (
     EncodedPrompt,
@@ -64,7 +65,7 @@ class PolicyLoop:
                 break
             self._step(trainer, step)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                if self.callbacks.on_checkpoint:
+                if self.callbacks.on_checkpoint and distributed.is_main():
                     self.callbacks.on_checkpoint(step)
                 trainer.checkpoint()
         trainer.finish()
@@ -80,10 +81,10 @@ class PolicyLoop:
         started = time.monotonic()
         self.policy.eval()
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, self.seed, step - 1)
-        rollouts = roll_out(self.policy, drawn, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids)
-        rewards = self.reward_function(rollouts)
+        rollouts, rewards = self._roll_out(drawn, step)
         known = torch.tensor(known_rewards(rewards, step))
         measured = self.update(trainer, rollouts, rewards)
+        trainer.gather()
         self.policy.eval()
         num_tokens = [len(rollout.response_ids) for rollout in rollouts]
         row = {
@@ -99,10 +100,22 @@ class PolicyLoop:
             "seconds": time.monotonic() - started,
         }
         trainer.log(row)
-        if self.callbacks.on_rollouts:
+        if self.callbacks.on_rollouts and distributed.is_main():
             self.callbacks.on_rollouts(step, rollouts, rewards)
-        if self.callbacks.on_step:
+        if self.callbacks.on_step and distributed.is_main():
             self.callbacks.on_step(row)
+
+    def _roll_out(self, drawn: Sequence[EncodedPrompt], step: int) -> tuple[list[Rollout], list[float | None]]:
+        """Each process samples and scores its share of the prompts; all of them then know all rollouts."""
+        own, place = distributed.share(drawn)
+        rollouts = roll_out(
+            self.policy, own, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids, first_place=place
+        )
+        rewards = self.reward_function(rollouts)
+        if distributed.world().size == 1:
+            return rollouts, rewards
+        rows = distributed.gathered([[asdict(r), reward] for r, reward in zip(rollouts, rewards, strict=True)])
+        return [Rollout(**row) for row, _ in rows], [reward for _, reward in rows]
 
 
 def _last_kl(trainer: Trainer) -> float:

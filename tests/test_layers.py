@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "summary": TOOLS,
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking"},
+    "worker": STAGES | {"pipeline"},
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
     "compare": TOOLS,

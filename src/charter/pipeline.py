@@ -35,6 +35,7 @@ from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
+from charter.training.launch import launch
 
 
 def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -49,6 +50,11 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
         remember(config, inputs, folder)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
+
+
+def threads_of(config: RunConfig) -> int:
+    """CPU threads of each process that trains."""
+    return config.num_threads or max(1, (os.cpu_count() or 1) // config.scale.processes)
 
 
 class Pipeline:
@@ -81,12 +87,23 @@ class Pipeline:
         """Numbers of rounds whose SL-CAI is evaluated too; that of all rounds is the main one."""
         return sorted({r for r in self._config.evaluate.sl_rounds if r < self._config.revise.rounds})
 
-    def _stage(self, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> None:
+    def _stage(
+        self, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]], *, trains: bool = False
+    ) -> None:
         """Do a stage unless it is done; ``reads`` is all that its result depends on, as JSON."""
+        if trains and self._config.scale.processes > 1:
+            work = self._in_processes
         reads = {"seed": self._config.seed, **reads}
         self._keys[name] = do_stage(self._folder, name, reads, work, self._progress)
         if self._config.tracker is not None:
             track(self._folder.path, name)
+
+    def _in_processes(self, path: Path) -> dict[str, Any]:
+        """A training stage, done by several processes (worker.py)."""
+        config = self._config
+        self._progress.start(f"{path.name}: in {config.scale.processes} processes", None, "steps")
+        arguments = ["-m", "charter.worker", str(self._folder.path.absolute()), path.name]
+        return launch(config.scale, arguments, path, self._progress.say, threads_of(config))
 
     def _path(self, stage: str, name: str) -> Path:
         return self._folder.path / stage / name
@@ -142,7 +159,7 @@ class Pipeline:
             )
 
         reads = {"config": config.sft.model_dump(), "rounds": rounds, "revise": self._keys["1-revise"]}
-        self._stage(name, reads, work)
+        self._stage(name, reads, work, trains=True)
 
     def _sample(self) -> None:
         config = self._config
@@ -194,7 +211,7 @@ class Pipeline:
             )
 
         reads = {"config": config.reward.model_dump(), "labels": self._keys["4-label"], "start": start_key}
-        self._stage("5-reward", {**reads, "gold": config.evaluate.gold}, work)
+        self._stage("5-reward", {**reads, "gold": config.evaluate.gold}, work, trains=True)
 
     def _train_policy(self) -> None:
         config = self._config
@@ -217,7 +234,7 @@ class Pipeline:
         if config.policy.reward is not None:
             by = {"constitution": self._inputs.hashes["constitution"], "labeler": labeler_hash(config.policy.reward)}
         reads = {"config": config.policy.settings(), "reward": by, "start": start_key}
-        self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work)
+        self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work, trains=True)
 
     def _reward(self, models: LabelerModels) -> Any:
         """The folder of the reward model, or the check or labeler that the run file names in its place."""

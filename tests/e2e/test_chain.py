@@ -21,7 +21,7 @@ from charter.run_file import load_run
 from charter.stages import saved
 from charter.stages.provenance import provenance
 from charter.stages.relabel import relabel, worth
-from charter.store.jsonl import read_jsonl
+from charter.store.jsonl import read_jsonl, read_rows
 from charter.summary import MAIN_POLICIES, POLICY_FIGURES
 
 FIGURE = {"value", "low", "high", "n", "reason"}
@@ -266,3 +266,21 @@ def test_kill_9_and_resume_gives_the_same_bytes(tiny_world, whole, tmp_path):
     expected, found = content(whole), content(out)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_several_processes_train_the_same_policy(tiny_world, whole, tmp_path):
+    """The rollouts of two processes are those of one; the same command without them does nothing anew."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "6-policy")
+    run_world(tiny_world, out, "scale={processes: 2, sharding: fsdp}")
+    assert (out / "6-policy" / "rollouts.jsonl").read_text().count("\n") == 12
+    rollouts, expected = ([row for _, row in read_rows(run / "6-policy" / "rollouts.jsonl")] for run in (out, whole))
+    assert [row["response"] for row in rollouts] == [row["response"] for row in expected]
+    rows = [[row for _, row in read_rows(run / "6-policy" / "metrics.jsonl")] for run in (out, whole)]
+    for row, other in zip(*rows, strict=True):
+        assert row == pytest.approx({**other, "seconds": row["seconds"]}, rel=1e-3, abs=1e-4)
+    assert not (out / "6-policy" / "checkpoint").exists() and (out / "6-policy" / "checkpoints" / "step-4").is_dir()
+    before = (out / "summary.json").read_bytes()
+    run_world(tiny_world, out)
+    assert (out / "summary.json").read_bytes() == before

@@ -42,6 +42,7 @@ from charter.config.run import (
     RunConfig,
     SampleConfig,
 )
+from charter.config.scale import ScaleConfig
 from charter.config.training import (
     DpoConfig,
     PolicyConfig,
@@ -76,6 +77,7 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "SamplingConfig",
+    "ScaleConfig",
     "Section",
     "SftConfig",
     "SoftLabels",

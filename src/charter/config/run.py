@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from charter.config.base import Count, ModelConfig, PromptsConfig, SamplingConfig, Section, Source
 from charter.config.labelers import LabelConfig, labeler_models
+from charter.config.scale import ScaleConfig
 from charter.config.training import PolicyConfig, RewardConfig, SftConfig
 
 
@@ -62,6 +63,16 @@ class RunConfig(Section):
     reward: RewardConfig = RewardConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluate: EvaluateConfig
+    scale: ScaleConfig = ScaleConfig()
+
+    @model_validator(mode="after")
+    def _every_process_has_a_prompt(self) -> RunConfig:
+        if self.policy.prompts_per_step < self.scale.processes:
+            raise ValueError(
+                f"policy.prompts_per_step is {self.policy.prompts_per_step} for {self.scale.processes} processes: give every "
+                "process a prompt, or lower scale.processes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labeler_is_not_the_judge(self) -> RunConfig:

@@ -21,6 +21,7 @@ from charter.models.protocol import LanguageModel
 from charter.progress import Progress
 from charter.safe_text import safe_text
 from charter.training.checkpoint import check_finite
+from charter.training.distributed import is_main
 
 Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 """Loads a model for the length of a ``with`` block."""
@@ -57,9 +58,13 @@ def print_notice(line: str) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer; the folder appears whole or not at all.
 
+    Of several processes that hold the same model one writes.
+
     Raises:
         TrainingError: a weight is NaN or infinite; nothing is written.
     """
+    if not is_main():
+        return
     check_finite(model.state_dict(), f"{folder} isn't written")
     draft = folder.with_name(f".draft-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)

@@ -27,6 +27,7 @@ from charter.progress import Progress
 from charter.records import Abstention, Prompt
 from charter.stages.saved import Load, load_reward_model, save_model, step_reporter
 from charter.store.jsonl import JsonlAppender, read_rows
+from charter.training.distributed import is_main
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.ppo import train_ppo, value_model_from
 from charter.training.reward import reward_model_from_policy, score
@@ -152,8 +153,10 @@ class RolloutRecorder:
     def __init__(self, path: Path, policy: LocalModel, prompts: Sequence[Prompt], group_size: int) -> None:
         self._path, self._policy, self._group_size = path, policy, group_size
         self._prompts = {prompt.id: prompt for prompt in prompts}
-        with JsonlAppender(path):  # repairs a torn last line
-            self._written = Counter(row["step"] for _, row in read_rows(path))
+        self._written: Counter[int] = Counter()
+        if is_main():
+            with JsonlAppender(path):  # repairs a torn last line
+                self._written = Counter(row["step"] for _, row in read_rows(path))
 
     def record(self, step: int, rollouts: list[Rollout], rewards: list[float | None]) -> None:
         """Append the first rollout of the first few groups."""

@@ -31,6 +31,7 @@ from charter.statistics import calibration, proportion, unknown
 from charter.store.folder import RunFolder
 from charter.store.hashing import hash_json
 from charter.store.jsonl import write_json, write_jsonl
+from charter.training.distributed import is_main
 from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
 STAGE = "reward"
@@ -69,10 +70,9 @@ def run(
         save_model(reward_model, model.tokenizer, folder / "model")
     margins = reward_margins(reward_model, [encoded[pair.id] for pair in held_out])
     rows = zip(held_out, margins, strict=True)
-    write_jsonl(
-        folder / "held_out.jsonl",
-        [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": m} for p, m in rows],
-    )
+    told = [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": m} for p, m in rows]
+    if is_main():
+        write_jsonl(folder / "held_out.jsonl", told)
     return {
         "num_train": len(train),
         "num_held_out": len(held_out),

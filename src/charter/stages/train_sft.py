@@ -30,6 +30,7 @@ from charter.stages.filters import fit_revisions
 from charter.stages.saved import Load, save_model, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.store.jsonl import read_rows, write_jsonl
+from charter.training.distributed import barrier, is_main
 from charter.training.sft import train_sft
 
 STAGE = "sft"
@@ -56,9 +57,7 @@ def run(
         DataError: nothing is left to train on.
     """
     with load(base) as model:
-        if config.helpful_data is not None:
-            helpful, sampled_tokens = read_examples(Path(config.helpful_data)), 0
-        else:
+        if config.helpful_data is None and is_main():
             sample_helpful(
                 config.num_helpful,
                 folder,
@@ -69,6 +68,10 @@ def run(
                 seed=seed,
                 progress=progress,
             )
+        barrier()
+        if config.helpful_data is not None:
+            helpful, sampled_tokens = read_examples(Path(config.helpful_data)), 0
+        else:
             helpful, sampled_tokens = read_helpful(folder)
         examples, counts = build_dataset(config, folder, chains=chains, up_to=rounds, helpful=helpful, seed=seed)
         encoded = [(model.encode_prompt(turns), model.encode_response(text)) for turns, text in examples]
@@ -176,7 +179,8 @@ def build_dataset(
     revisions = fit_revisions(list(chains), config.rounds, up_to)
     rows = [(example, "revision") for example in revisions.rows] + [(example, "helpful") for example in helpful]
     rows = shuffled(rows, seed, STAGE, "order")
-    write_jsonl(folder / "dataset.jsonl", [_trl_row(example, source) for example, source in rows])
+    if is_main():
+        write_jsonl(folder / "dataset.jsonl", [_trl_row(example, source) for example, source in rows])
     counts = {
         "num_examples": len(rows),
         "num_revisions": len(revisions.rows),

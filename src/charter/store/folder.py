@@ -37,7 +37,8 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class RunFolder:
     """A run folder that this process alone works in, until the ``with`` block ends."""
 
-    def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
+    def __init__(self, path: Path, lock: filelock.BaseFileLock | None) -> None:
+        """``lock`` is None in a process that works for the one that has it."""
         self.path = path
         self._lock = lock
 
@@ -72,7 +73,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process work here."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self

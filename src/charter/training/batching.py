@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from charter.training.distributed import is_main
 from charter.training.optimise import Trainer
 
 Step = Callable[[dict[str, Any]], None]
@@ -37,10 +38,11 @@ def train_on_batches(
         norm = trainer.update(measured["loss"])
         row = {"step": trainer.step, **measured, "grad_norm": norm, "seconds": time.monotonic() - started}
         trainer.log(row)
-        if on_step:
+        if on_step and is_main():
             on_step(row)
         if trainer.step % checkpoint_every == 0 or trainer.step == len(batches):
             trainer.checkpoint()  # the last one too: a kill before the model is saved trains nothing again
+    trainer.gather()
     trainer.model.eval()
     rows = trainer.rows()
     tail = rows[-max(1, len(rows) // 10) :]

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from charter.config import DpoConfig
 from charter.objectives.dpo import dpo_nll
+from charter.training import distributed
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs, rows_by_tokens
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
 from charter.training.reward import EncodedPair
 
 
@@ -58,7 +59,7 @@ def train_dpo(
 
     def accumulate(indices: list[int]) -> dict[str, float]:
         chosen = [pairs[i] for i in indices]
-        return accumulate_dpo(policy, chosen, reference_B2[indices], config.beta, tokens_per_forward)
+        return accumulate_dpo(trainer.model, chosen, reference_B2[indices], config.beta, tokens_per_forward)
 
     return train_on_batches(trainer, batches, accumulate, checkpoint_every=config.checkpoint_every, on_step=on_step)
 
@@ -72,24 +73,26 @@ def pair_logprobs(model: Any, rows: Sequence[PackedRow]) -> Tensor:
 def reference_logprobs(reference: Any, rows: Sequence[PackedRow], tokens_per_forward: int) -> Tensor:
     """float32[B, 2]: as ``pair_logprobs``, of all pairs."""
     found_B2 = torch.zeros(len(rows), 2, device=next(reference.parameters()).device)
-    for piece in rows_by_tokens(rows, tokens_per_forward):
-        found_B2[piece] = pair_logprobs(reference, [rows[i] for i in piece])
-    return found_B2
+    for piece, weight in distributed.passes(rows, tokens_per_forward):
+        if weight:
+            found_B2[piece] = pair_logprobs(reference, [rows[i] for i in piece])
+    return distributed.total(found_B2)
 
 
 def accumulate_dpo(
     policy: Any, pairs: Sequence[EncodedPair], reference_B2: Tensor, beta: float, tokens_per_forward: int
 ) -> dict[str, float]:
-    """Gradients of the whole batch, piece by piece; returns its loss and how often the sign agrees with the label."""
+    """Gradients of this process's share of the batch; returns the batch's loss and how often the sign agrees with the label."""
     rows = [pair.row for pair in pairs]
     total, num_right = 0.0, 0
-    for piece in rows_by_tokens(rows, tokens_per_forward):
+    for piece, weight in distributed.passes(rows, tokens_per_forward):
         logprob_a_B, logprob_b_B = pair_logprobs(policy, [rows[i] for i in piece]).unbind(1)
         reference_a_B, reference_b_B = reference_B2[piece].unbind(1)
         p_a_B = torch.tensor([pairs[i].p_a for i in piece], device=logprob_a_B.device, dtype=logprob_a_B.dtype)
-        loss = dpo_nll(logprob_a_B, logprob_b_B, reference_a_B, reference_b_B, p_a_B, beta).sum() / len(pairs)
+        loss = weight * dpo_nll(logprob_a_B, logprob_b_B, reference_a_B, reference_b_B, p_a_B, beta).sum() / len(pairs)
         loss.backward()
         total += loss.item()
         prefers_a_B = logprob_a_B - reference_a_B > logprob_b_B - reference_b_B
-        num_right += int((prefers_a_B == (p_a_B > 0.5)).sum())
-    return {"loss": total, "accuracy": num_right / len(pairs), "num_tokens": sum(map(len, rows))}
+        num_right += int(weight) * int((prefers_a_B == (p_a_B > 0.5)).sum())
+    accuracy = distributed.total(num_right) / len(pairs)
+    return {"loss": distributed.total(total), "accuracy": accuracy, "num_tokens": sum(map(len, rows))}

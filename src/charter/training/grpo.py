@@ -25,11 +25,14 @@ from charter.objectives.advantage import group_advantages, leave_one_out_advanta
 from charter.objectives.kl import kl_k1, kl_k3
 from charter.objectives.ppo import clipped_policy_loss, is_clipped
 from charter.objectives.reduce import masked_sum
+from charter.training import distributed
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs, rows_by_tokens
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
 from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
 from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
+
+TERMS = ("loss", "kl_k1", "kl_k3", "entropy", "clipped")
 
 __all__ = ["Callbacks", "EncodedPrompt", "RewardFunction", "Rollout", "train_grpo"]
 
@@ -67,7 +70,7 @@ def train_grpo(
         warmup_fraction=config.warmup_fraction, decay=False,
         settings=["policy", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
     )  # fmt: skip
-    update = GroupUpdate(policy, reference, config, tokens_per_forward)
+    update = GroupUpdate(trainer.model, reference, config, tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
     return loop.run(trainer)
 
@@ -86,9 +89,13 @@ def advantages_of(rewards: Sequence[float | None], config: PolicyConfig) -> tupl
 
 @dataclass(frozen=True)
 class Piece:
-    """Groups of one forward pass, and what stays fixed while the policy is updated on them."""
+    """Groups of one forward pass, and what stays fixed while the policy is updated on them.
+
+    ``weight`` is 1, or 0 where the pass is made only because other processes make one.
+    """
 
     rows: list[PackedRow]
+    weight: float
     advantage_R1: Tensor
     valid_R1: Tensor
     reference_RT: Tensor
@@ -127,9 +134,10 @@ class GroupUpdate:
         totals: dict[str, float] = {}
         for piece in pieces:
             terms = self.terms(piece)
-            (terms["loss"] / num_counted).backward()
+            (piece.weight * terms["loss"] / num_counted).backward()
             for name, value in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach())
+                totals[name] = totals.get(name, 0.0) + piece.weight * float(value.detach())
+        totals = {name: distributed.total(totals.get(name, 0.0)) for name in TERMS}
         totals["grad_norm"] = trainer.update(totals["loss"] / num_counted)
         return totals
 
@@ -139,22 +147,22 @@ class GroupUpdate:
         rows = packed_groups(rollouts, size)
         device = next(self.policy.parameters()).device
         several = self.config.updates_per_rollout > 1
-        paid, found = list(rewards), []
-        for indices in rows_by_tokens(rows, self.tokens_per_forward):
+        cost_R, found = torch.zeros(len(rollouts), device=device), []
+        for indices, weight in distributed.passes(rows, self.tokens_per_forward):
             own = [i * size + g for i in indices for g in range(size)]
             chosen = [rows[i] for i in indices]
             reference = response_logprobs(self.reference, chosen, temperature=self.config.temperature)
             old_RT = sampling_logprobs([rollouts[r] for r in own], device)
             penalty_RT = reward_penalty(self.config, old_RT, reference.logprobs_RT)
-            if penalty_RT is not None:
-                for r, cost in zip(own, (penalty_RT * reference.mask_RT).sum(1).tolist(), strict=True):
-                    reward = rewards[r]
-                    paid[r] = None if reward is None else reward - cost
-            found.append((own, chosen, reference.logprobs_RT, old_RT if several else None))
+            if penalty_RT is not None and weight:
+                cost_R[own] = (penalty_RT * reference.mask_RT).sum(1)
+            found.append((own, chosen, weight, reference.logprobs_RT, old_RT if several else None))
+        costs = distributed.total(cost_R).tolist()
+        paid = [None if reward is None else reward - cost for reward, cost in zip(rewards, costs, strict=True)]
         advantage_R, valid_R = (values.to(device) for values in advantages_of(paid, self.config))
         return [
-            Piece(chosen, advantage_R[own, None], valid_R[own, None], reference_RT, old_RT)
-            for own, chosen, reference_RT, old_RT in found
+            Piece(chosen, weight, advantage_R[own, None], valid_R[own, None], reference_RT, old_RT)
+            for own, chosen, weight, reference_RT, old_RT in found
         ]
 
     def terms(self, piece: Piece) -> dict[str, Tensor]:

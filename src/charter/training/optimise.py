@@ -13,6 +13,7 @@ from torch import Tensor
 from charter.errors import TrainingError
 from charter.store.hashing import hash_json
 from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
+from charter.training import distributed
 from charter.training.checkpoint import load_checkpoint, save_checkpoint
 
 MAX_GRAD_NORM = 1.0
@@ -26,6 +27,7 @@ class Trainer:
     Weights that are not float32 are trained through a float32 copy: in bfloat16 small updates would round to nothing.
 
     Attributes:
+        model: what is trained: the model that was given or, under fsdp, its split copy (training/distributed.py).
         step: updates done, after resuming from the newest checkpoint.
     """
 
@@ -41,10 +43,11 @@ class Trainer:
         decay: bool = True,
     ) -> None:
         """``settings``: JSON of all that the run depends on; a checkpoint of other settings is refused."""
-        self.model, self.num_steps, self.decay = model, num_steps, decay
+        self.model, self.num_steps, self.decay = distributed.sharded(model), num_steps, decay
+        self._whole = dict(model.named_parameters())
         self._rate = learning_rate
         self._warmup = max(1, round(warmup_fraction * num_steps))
-        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._weights: dict[str, Tensor] = {name: _full_precision(p) for name, p in self._trained.items()}
         self.optimizer = torch.optim.AdamW(
             self._weights.values(), lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
@@ -54,7 +57,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self.step = load_checkpoint(self.checkpoints, self._weights, self.optimizer, settings=self._settings)
         self._publish()
-        self._rewind_metrics()
+        self.gather()
+        self._rows = self._rewind_metrics()
 
     def update(self, loss_value: float) -> float:
         """One optimiser step on the gradients that are there; returns their norm before clipping.
@@ -67,7 +71,9 @@ class Trainer:
             if weight is not parameter:
                 weight.grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None
-        norm = float(torch.nn.utils.clip_grad_norm_(self._weights.values(), MAX_GRAD_NORM, foreach=True))
+        distributed.sum_gradients(self._weights.values())
+        found = torch.nn.utils.clip_grad_norm_(self._weights.values(), MAX_GRAD_NORM, foreach=True)
+        norm = float(distributed.whole(found))
         if not (math.isfinite(norm) and math.isfinite(loss_value)):
             raise TrainingError(
                 f"step {self.step + 1}: loss {loss_value} and gradient norm {norm} are not finite; the last good state is in "
@@ -89,12 +95,14 @@ class Trainer:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one line of metrics; its ``step`` or, where several updates make a step, ``num_updates`` says when."""
-        with JsonlAppender(self._metrics) as file:
-            file.append([row])
+        self._rows.append(row)
+        if distributed.is_main():
+            with JsonlAppender(self._metrics) as file:
+                file.append([row])
 
     def rows(self) -> list[dict[str, Any]]:
         """All metrics so far."""
-        return [row for _, row in read_rows(self._metrics)] if self._metrics.exists() else []
+        return list(self._rows)
 
     def checkpoint(self) -> None:
         """Save the state, so that the same command goes on from here."""
@@ -107,12 +115,22 @@ class Trainer:
             if weight is not self._trained[name]:
                 self._trained[name].copy_(weight)
 
-    def _rewind_metrics(self) -> None:
-        """Drop lines of updates that are to be done again (and a torn last line)."""
-        if self._metrics.exists():
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Bring split weights into the whole model that was given; elsewhere they are there."""
+        for name, parameter in self._trained.items():
+            if self._whole[name] is not parameter:
+                self._whole[name].copy_(distributed.whole(parameter))
+
+    def _rewind_metrics(self) -> list[dict[str, Any]]:
+        """Drop lines of updates that are to be done again (and a torn last line); return those that stay."""
+        if distributed.is_main() and self._metrics.exists():
             with JsonlAppender(self._metrics):
                 pass
-            write_jsonl(self._metrics, [r for r in self.rows() if r.get("num_updates", r["step"]) <= self.step])
+            rows = [row for _, row in read_rows(self._metrics)]
+            write_jsonl(self._metrics, [r for r in rows if r.get("num_updates", r["step"]) <= self.step])
+        distributed.barrier()
+        return [row for _, row in read_rows(self._metrics)] if self._metrics.exists() else []
 
 
 def _full_precision(parameter: Tensor) -> Tensor:

@@ -187,7 +187,8 @@ def _hidden(model: Any, batch: PackedBatch, row_N: Tensor, place_N: Tensor) -> T
     if batch.has_branches:
         mask_B1LL = block_mask(batch.branch_BL, next(model.parameters()).dtype)
         inputs |= {"position_ids": batch.position_BL, "attention_mask": mask_B1LL}
-    hidden_BLD: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+    body = getattr(model, "forward_body", model.base_model)  # a split model has its own way in
+    hidden_BLD: Tensor = body(**inputs, use_cache=False).last_hidden_state
     return hidden_BLD[row_N, place_N]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from charter.config import PolicyConfig
 from charter.errors import ModelError, TrainingError
 from charter.objectives.kl import adaptive_kl_coef
+from charter.training import distributed
 from charter.training.optimise import Trainer
 from charter.training.rollout import (
     EncodedPrompt,
@@ -72,7 +73,7 @@ class PolicyLoop:
                 break
             self._step(trainer, step)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                if self.callbacks.on_checkpoint:
+                if self.callbacks.on_checkpoint and distributed.is_main():
                     self.callbacks.on_checkpoint(step)
                 trainer.checkpoint()
         rows = trainer.rows()
@@ -87,11 +88,11 @@ class PolicyLoop:
         started = time.monotonic()
         self.policy.eval()
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, self.seed, step - 1)
-        rollouts = self._roll_out(trainer, drawn, step)
-        rewards = self.reward_function(rollouts)
+        rollouts, rewards = self._roll_out(trainer, drawn, step)
         known = torch.tensor(known_rewards(rewards, step))
         update, adapted = self._adapted(trainer)
         measured = {**adapted, **update(trainer, rollouts, rewards)}
+        trainer.gather()
         self.policy.eval()
         num_tokens = [len(rollout.response_ids) for rollout in rollouts]
         row = {
@@ -107,19 +108,30 @@ class PolicyLoop:
             "seconds": time.monotonic() - started,
         }
         trainer.log(row)
-        if self.callbacks.on_rollouts:
+        if self.callbacks.on_rollouts and distributed.is_main():
             self.callbacks.on_rollouts(step, rollouts, rewards)
-        if self.callbacks.on_step:
+        if self.callbacks.on_step and distributed.is_main():
             self.callbacks.on_step(row)
 
-    def _roll_out(self, trainer: Trainer, drawn: list[EncodedPrompt], step: int) -> list[Rollout]:
+    def _roll_out(
+        self, trainer: Trainer, drawn: Sequence[EncodedPrompt], step: int
+    ) -> tuple[list[Rollout], list[float | None]]:
+        """Each process samples and scores its share of the prompts; all of them then know all rollouts."""
+        own, place = distributed.share(drawn)
         try:
-            return roll_out(self.policy, drawn, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids)
+            rollouts = roll_out(
+                self.policy, own, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids, first_place=place
+            )
         except ModelError as error:
             raise TrainingError(
                 f"step {step}: the policy can't be sampled ({error}); the last good state is in {trainer.checkpoints}; lower "
                 f"the learning rate (now {self.config.learning_rate:g}) or raise policy.kl_coef, and run again"
             ) from error
+        rewards = self.reward_function(rollouts)
+        if distributed.world().size == 1:
+            return rollouts, rewards
+        rows = distributed.gathered([[asdict(r), reward] for r, reward in zip(rollouts, rewards, strict=True)])
+        return [Rollout(**row) for row, _ in rows], [reward for _, reward in rows]
 
     def _adapted(self, trainer: Trainer) -> tuple[Update, dict[str, float]]:
         """The update with the KL coefficient of this step, which follows from the metrics of the last one.

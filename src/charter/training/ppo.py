@@ -23,6 +23,7 @@ from charter.objectives.advantage import generalised_advantages, whiten
 from charter.objectives.kl import kl_k1, kl_k3
 from charter.objectives.ppo import clipped_policy_loss, clipped_value_loss, is_clipped
 from charter.objectives.reduce import masked_sum
+from charter.training import distributed
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import (
     TOKENS_PER_FORWARD,
@@ -30,12 +31,13 @@ from charter.training.packing import (
     hidden_before_tokens,
     prepared,
     response_logprobs,
-    rows_by_tokens,
 )
 from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
 from charter.training.reward import score_head
 from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
+
+TERMS = ("loss", "value_loss", "entropy", "clipped")
 
 
 def value_model_from(reward_model: Any) -> Any:
@@ -77,7 +79,8 @@ def train_ppo(
         warmup_fraction=config.warmup_fraction, decay=False,
         settings=["ppo", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
     )  # fmt: skip
-    update = ActorCriticUpdate(policy, reference, value_model, config, tokens_per_forward)
+    models = trainer.model
+    update = ActorCriticUpdate(models["policy"], reference, models["value"], config, tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
     return loop.run(trainer)
 
@@ -130,11 +133,14 @@ class ActorCriticUpdate:
         valid_R = torch.tensor([reward is not None for reward in rewards], device=device)
         mask_RT = (torch.arange(old_RT.shape[1], device=device) < lengths_R[:, None]) & valid_R[:, None]
         reference_RT, value_RT = torch.zeros_like(old_RT), torch.zeros_like(old_RT)
-        for rows, own in self._pieces(rollouts):
+        for rows, own, weight in self._pieces(rollouts):
+            values = values_of(self.value_model, rows)
+            if not weight:
+                continue
             reference = response_logprobs(self.reference, rows, temperature=self.config.temperature).logprobs_RT
             reference_RT[own, : reference.shape[1]] = reference
-            values = values_of(self.value_model, rows)
             value_RT[own, : values.shape[1]] = values
+        reference_RT, value_RT = distributed.total(reference_RT), distributed.total(value_RT)
         penalty_RT = reward_penalty(self.config, old_RT, reference_RT)
         reward_RT = torch.zeros_like(old_RT) if penalty_RT is None else -penalty_RT
         score_R = torch.tensor([0.0 if reward is None else reward for reward in rewards], device=device)
@@ -143,20 +149,23 @@ class ActorCriticUpdate:
         return_RT = advantage_RT + value_RT
         return Fixed(mask_RT, old_RT, reference_RT, value_RT, whiten(advantage_RT, mask_RT), return_RT)
 
-    def _pieces(self, rollouts: list[Rollout]) -> list[tuple[list[PackedRow], list[int]]]:
-        """Groups of each forward pass, and the indices of their rollouts."""
+    def _pieces(self, rollouts: list[Rollout]) -> list[tuple[list[PackedRow], list[int], float]]:
+        """Groups of each forward pass of this process, the indices of their rollouts, and their weight."""
         size = self.config.group_size
         rows = packed_groups(rollouts, size)
-        pieces = rows_by_tokens(rows, self.tokens_per_forward)
-        return [([rows[i] for i in piece], [i * size + g for i in piece for g in range(size)]) for piece in pieces]
+        pieces = distributed.passes(rows, self.tokens_per_forward)
+        return [
+            ([rows[i] for i in piece], [i * size + g for i in piece for g in range(size)], w) for piece, w in pieces
+        ]
 
     def _update(self, trainer: Trainer, rollouts: list[Rollout], fixed: Fixed, num_counted: int) -> dict[str, float]:
         totals: dict[str, float] = {}
-        for rows, own in self._pieces(rollouts):
+        for rows, own, weight in self._pieces(rollouts):
             terms = self.terms(rows, own, fixed)
-            (terms["loss"] / num_counted).backward()
+            (weight * terms["loss"] / num_counted).backward()
             for name, value in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach())
+                totals[name] = totals.get(name, 0.0) + weight * float(value.detach())
+        totals = {name: distributed.total(totals.get(name, 0.0)) for name in TERMS}
         totals["grad_norm"] = trainer.update(totals["loss"] / num_counted)
         return totals
 

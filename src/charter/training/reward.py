@@ -19,6 +19,7 @@ from torch import Tensor
 from charter.config import RewardConfig
 from charter.errors import ModelError
 from charter.objectives.bradley_terry import bradley_terry_nll, centering_penalty
+from charter.training import distributed
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, fingerprint
 from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, hidden_at_ends, prepared, rows_by_tokens
@@ -128,7 +129,7 @@ def train_reward(
         trainer,
         batches,
         lambda indices: accumulate_reward(
-            model, [pairs[i] for i in indices], config.centering_coef, tokens_per_forward
+            trainer.model, [pairs[i] for i in indices], config.centering_coef, tokens_per_forward
         ),
         checkpoint_every=config.checkpoint_every,
         on_step=on_step,
@@ -138,17 +139,18 @@ def train_reward(
 def accumulate_reward(
     model: Any, pairs: Sequence[EncodedPair], centering_coef: float, tokens_per_forward: int
 ) -> dict[str, float]:
-    """Gradients of the whole batch, piece by piece; returns its loss and how often the sign agrees with the label."""
+    """Gradients of this process's share of the batch; returns the batch's loss and how often the sign agrees with the label."""
     rows = [pair.row for pair in pairs]
     total, num_right = 0.0, 0
-    for piece in rows_by_tokens(rows, tokens_per_forward):
+    for piece, weight in distributed.passes(rows, tokens_per_forward):
         reward_a_B, reward_b_B = rewards_of(model, [rows[i] for i in piece]).view(-1, 2).unbind(1)
         p_a_B = torch.tensor([pairs[i].p_a for i in piece], device=reward_a_B.device, dtype=reward_a_B.dtype)
         nll_B = bradley_terry_nll(reward_a_B, reward_b_B, p_a_B)
         if centering_coef:
             nll_B = nll_B + centering_coef * centering_penalty(reward_a_B, reward_b_B)
-        loss = nll_B.sum() / len(pairs)
+        loss = weight * nll_B.sum() / len(pairs)
         loss.backward()
         total += float(loss.detach())
-        num_right += int(((reward_a_B > reward_b_B) == (p_a_B > 0.5)).sum())
-    return {"loss": total, "accuracy": num_right / len(pairs), "num_tokens": sum(map(len, rows))}
+        num_right += int(weight) * int(((reward_a_B > reward_b_B) == (p_a_B > 0.5)).sum())
+    accuracy = distributed.total(num_right) / len(pairs)
+    return {"loss": distributed.total(total), "accuracy": accuracy, "num_tokens": sum(map(len, rows))}

@@ -76,9 +76,12 @@ def roll_out(
     seed: int,
     step: int,
     stop_ids: Sequence[int],
+    first_place: int = 0,
 ) -> list[Rollout]:
-    """``config.group_size`` responses to each prompt, group by group."""
-    siblings = [(place, prompt, g) for place, prompt in enumerate(prompts) for g in range(config.group_size)]
+    """``config.group_size`` responses to each prompt, group by group; ``first_place``: of the first prompt in its step."""
+    siblings = [
+        (place, prompt, g) for place, prompt in enumerate(prompts, first_place) for g in range(config.group_size)
+    ]
     sampled = sample_tokens(
         policy,
         [prompt.ids for _, prompt, _ in siblings],

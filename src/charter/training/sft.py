@@ -12,9 +12,10 @@ from typing import Any
 
 from charter.config import SftConfig
 from charter.objectives.sft import sft_loss
+from charter.training import distributed
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs, rows_by_tokens
+from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
 
 
 def train_sft(
@@ -49,19 +50,19 @@ def train_sft(
     return train_on_batches(
         trainer,
         batches,
-        lambda indices: accumulate_sft(model, [rows[i] for i in indices], tokens_per_forward),
+        lambda indices: accumulate_sft(trainer.model, [rows[i] for i in indices], tokens_per_forward),
         checkpoint_every=config.checkpoint_every,
         on_step=on_step,
     )
 
 
 def accumulate_sft(model: Any, rows: Sequence[PackedRow], tokens_per_forward: int) -> dict[str, float]:
-    """Gradients of the whole batch, piece by piece; returns its loss in nats per response token."""
+    """Gradients of this process's share of the batch, piece by piece; returns the batch's loss in nats per response token."""
     num_counted = sum(len(row.responses[0]) for row in rows)
     total = 0.0
-    for piece in rows_by_tokens(rows, tokens_per_forward):
+    for piece, weight in distributed.passes(rows, tokens_per_forward):
         found = response_logprobs(model, [rows[i] for i in piece])
-        loss = sft_loss(found.logprobs_RT, found.mask_RT, num_counted)
+        loss = weight * sft_loss(found.logprobs_RT, found.mask_RT, num_counted)
         loss.backward()
         total += float(loss.detach())
-    return {"loss": total, "num_tokens": sum(map(len, rows))}
+    return {"loss": distributed.total(total), "num_tokens": sum(map(len, rows))}

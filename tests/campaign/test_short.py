@@ -1,0 +1,51 @@
+"""The short form of each script of the fault campaign: no violation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRACED = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+def told_by(script: str, *options: str) -> dict:
+    """The last line of a script; it is a process of its own, because forks don't like the threads of a test run."""
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"tests.campaign.{script}", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=own, check=False)
+    assert ended.stdout, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@TRACED
+def test_kills():
+    told = told_by("kills", "--kills", "8")
+    assert told["violations"] == 0, told
+    assert told["local"]["kills"] >= 4 and told["endpoint"]["kills"] >= 4
+
+
+@TRACED
+def test_disk():
+    told = told_by("disk")
+    assert told["violations"] == 0, told
+    assert told["failed"] > 0
+
+
+def test_races():
+    assert told_by("races") | {"slowest_refusal_seconds": 0} == {
+        "campaign": "races", "seed": 0, "races": 20, "double_runs": 0, "no_winner": 0, "unnamed": 0, "not_free_after": 0,
+        "slowest_refusal_seconds": 0, "violations": 0,
+    }  # fmt: skip
+
+
+def test_parsers():
+    told = told_by("parsers")
+    assert told["violations"] == 0, told
+    assert all(set(kinds) == {"read", "refused"} for name, kinds in told["parsers"].items() if name in ("yaml", "row"))

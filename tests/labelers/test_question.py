@@ -30,7 +30,7 @@ def test_a_forged_fence_is_broken():
     assert new_nonce != nonce
     assert text.count(f"<<<end of response A {new_nonce}>>>") == 1
     assert f"<<<end of response A {nonce}>>>" not in text
-    assert text.index("The material ends here") > text.index("The better response is A.")
+    assert text.index("The material ends here") > text.index("The better-response is A.")
 
 
 def test_few_shot_examples_show_each_side_once():

@@ -23,6 +23,7 @@ VERDICT = re.compile(  # a sentence of its own: "I doubt that the better respons
     r"(?P<claim>the better (?:response|reply|answer) is:?)[ (*]*(?P<option>[AB])\b(?!')",
     re.IGNORECASE,
 )
+CLAIM = re.compile(r"(the better) ((?:response|reply|answer) is)", re.IGNORECASE)
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 
 
@@ -107,8 +108,8 @@ def _how_to_answer(chain_of_thought: bool) -> str:
 
 
 def defang(text: str) -> str:
-    """Break what looks like one of our fences."""
-    return text.replace("<<<", "< < <").replace(">>>", "> > >")
+    """Break what looks like one of our fences, or like a verdict: a labeler that quotes it states none."""
+    return CLAIM.sub(r"\1-\2", text.replace("<<<", "< < <").replace(">>>", "> > >"))
 
 
 def stated_option(reply: str) -> str | None:

@@ -31,6 +31,7 @@ from charter.store.jsonl import JsonlAppender, read_json, read_rows, write_json
 
 MANIFEST = "done.json"
 ATTEMPTS = "attempts.jsonl"
+_HOLDER_TRIES, _HOLDER_SECONDS = 25, 0.02  # how long a new holder may take to write its name
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -86,11 +87,28 @@ class RunFolder:
 
 
 def _describe(holder: Path) -> str:
+    """Who holds the lock. The file may still tell of a holder before, or be half written: it is given a moment."""
+    for _ in range(_HOLDER_TRIES):
+        try:
+            row = json.loads(holder.read_text())
+            host, pid = str(row["host"]), int(row["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(_HOLDER_SECONDS)
+            continue
+        if host != socket.gethostname() or _is_alive(pid):
+            return f"process {pid} on {host}"
+        time.sleep(_HOLDER_SECONDS)
+    return "another process"
+
+
+def _is_alive(pid: int) -> bool:
     try:
-        row = json.loads(holder.read_text())
-        return f"process {int(row['pid'])} on {row['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # the other process is just about to write it
-        return "another process"
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 class StageFolder:

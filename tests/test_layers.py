@@ -41,16 +41,18 @@ MAY_IMPORT = {
     "summary": TOOLS,
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking"},
+    "plan": STAGES,  # it runs the stages' own functions on a few rows
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
     "compare": TOOLS,
+    "doctor": {"store"},
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | {"pipeline", "audit", "compare", "report", "rating", "village"},
+    "cli": STAGES | {"pipeline", "plan", "doctor", "audit", "compare", "report", "rating", "village"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ("report", "cli", "store", "constitution", "data", "audit", "compare", "rating")
+TORCH_FREE = ("doctor", "report", "cli", "store", "constitution", "data", "audit", "compare", "rating")
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

@@ -36,7 +36,7 @@ def test_a_calibrated_plan_foretells_the_run(finished):
     assert all(0.6 < ratios[name] < 1.7 for name in ("2-sft", "2-sft-round-1", "3-sample", "4-label")), ratios
     asked = [stage for stage in plan["stages"] if stage["name"] != "4-label"]  # another model labels, and isn't timed
     assert all(stage["seconds"] is not None for stage in asked) and by_name(plan)["4-label"]["seconds_reason"]
-    assert all(stage["memory_gb"] > 0 for stage in plan["stages"])
+    assert all(stage["memory_gb"] is not None for stage in plan["stages"])
     assert by_name(plan)["1-revise"]["calls"] == 12 * (1 + 2 * 2)
     assert by_name(plan)["6-policy"]["calls"] == 4 * 3 * 2
     assert by_name(plan)["7-evaluate"]["rows"] == 9 * 5  # initial, after one round, SL-CAI, one checkpoint, RL-CAI

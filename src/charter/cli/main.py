@@ -11,9 +11,11 @@ from charter.cli import (
     audit,
     compare,
     constitution,
+    doctor,
     export,
     init,
     labeler,
+    plan,
     rate,
     report,
     run,
@@ -29,12 +31,13 @@ app = typer.Typer(
     name="charter",
     help="Constitutional AI and RLAIF, from a written constitution to an audited model.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("report")(report.report)
 app.command("show")(show.show)

@@ -22,3 +22,9 @@ def figure(estimate: dict[str, Any] | None) -> str:
     if estimate["low"] is None or estimate["high"] is None:
         return text
     return f"{text} ({estimate['low']:.2f} to {estimate['high']:.2f})"
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of a table as lines, the cells of a column under each other."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

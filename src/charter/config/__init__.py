@@ -44,6 +44,8 @@ from charter.config.run import (
 )
 from charter.config.training import (
     DpoConfig,
+    LoraConfig,
+    MemoryConfig,
     PolicyConfig,
     RewardConfig,
     SftConfig,
@@ -66,7 +68,9 @@ __all__ = [
     "HumanConfig",
     "LabelConfig",
     "LabelerConfig",
+    "LoraConfig",
     "MemberConfig",
+    "MemoryConfig",
     "ModelConfig",
     "PolicyConfig",
     "Probability",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charter.config import DirectConfig, LoraConfig, ModelConfig, RunConfig, labeler_models
+from charter.config import DirectConfig, ModelConfig, RunConfig, labeler_models
 from charter.errors import CharterError
 from charter.sources import is_python, resolve_python
 
@@ -27,12 +27,14 @@ PROMPT_TOKENS = 512
 """Tokens of a prompt that the caches are estimated for, where the caller doesn't know better."""
 LOGITS = 2**26
 """The most logits that are computed at a time in training (training/packing.py)."""
+TOKENS_PER_FORWARD = 8192
+"""The most tokens that are computed at a time in training, padding among them."""
 FLOAT32, BFLOAT16 = 4, 2
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a model's size depends on. ``linears``: (name, outputs, inputs) of the layers that an adapter goes to."""
+    """What a model's size depends on."""
 
     name: str
     num_parameters: int
@@ -45,21 +47,11 @@ class ModelShape:
     head_size: int
     context: int
     vocabulary: int
-    linears: tuple[tuple[str, int, int], ...]
 
     @property
     def num_body(self) -> int:
         """Weights without the output head; where it is tied to the embedding, all."""
         return self.num_parameters - self.num_head
-
-    def num_adapter(self, lora: LoraConfig) -> int:
-        """Weights of an adapter."""
-        chosen = [
-            (outputs, inputs)
-            for name, outputs, inputs in self.linears
-            if lora.target_modules == "auto" or name in lora.target_modules
-        ]
-        return sum(lora.rank * (outputs + inputs) for outputs, inputs in chosen)
 
 
 @dataclass(frozen=True)
@@ -139,19 +131,13 @@ class _Plan:
         """Policy, reference, reward model and PPO's value model; a labeler only where its scores are the reward."""
         config = self.config.policy
         parts = self._training("policy")
-        shared = "shared with the policy: its base with the adapter off" if self.config.lora else ""
-        parts.append(Part("reference", "weights", 0, shared) if shared else self._weights("reference"))
+        parts.append(self._weights("reference"))
         if config.reward is None:
             parts.append(self._weights("reward model", classifier=True))
         elif isinstance(config.reward, DirectConfig):
             parts += self._labelers([config.reward.model])
         if config.algorithm == "ppo":
-            value = self._training("value model", classifier=True)
-            if self.config.lora:
-                value[0] = Part(
-                    "value model", "weights", value[0].num_bytes and self._adapter_bytes(), "on the reward model"
-                )
-            parts += value
+            parts += self._training("value model", classifier=True)
         return [*parts, self._cache("policy", config.prompts_per_step * config.group_size, config.max_new_tokens)]
 
     def _labelers(self, models: Sequence[ModelConfig]) -> list[Part]:
@@ -181,39 +167,27 @@ class _Plan:
     def _num_weights(shape: ModelShape, classifier: bool) -> int:
         return shape.num_body + shape.hidden_size if classifier else shape.num_parameters
 
-    def _adapter_bytes(self) -> int:
-        lora, shape = self.config.lora, self.shape
-        return 0 if lora is None or isinstance(shape, str) else shape.num_adapter(lora) * FLOAT32
-
     def _training(self, name: str, *, classifier: bool = False) -> list[Part]:
         """Weights, gradients, optimiser and activations of a model that trains."""
         shape, width = self.shape, self._width(self.config.model)
         if isinstance(shape, str):
             return [Part(name, what, None, shape) for what in ("weights", "gradients", "optimiser", "activations")]
         num_weights = self._num_weights(shape, classifier)
-        if self.config.lora is None:
-            num_trained, weights = num_weights, num_weights * width
-        else:
-            num_trained = shape.num_adapter(self.config.lora) + (shape.hidden_size if classifier else 0)
-            weights, width = num_weights * width + self._adapter_bytes(), FLOAT32
         copies = 2 if width == FLOAT32 else 3
         return [
-            Part(name, "weights", weights),
-            Part(name, "gradients", num_trained * width, "an adapter's" if self.config.lora else ""),
-            Part(name, "optimiser", num_trained * copies * FLOAT32, "an adapter's" if self.config.lora else ""),
+            Part(name, "weights", num_weights * width),
+            Part(name, "gradients", num_weights * width),
+            Part(name, "optimiser", num_weights * copies * FLOAT32),
             Part(name, "activations", self._activations(shape, classifier), "an estimate, at most"),
         ]
 
     def _activations(self, shape: ModelShape, classifier: bool) -> int:
         """What a forward pass of the most tokens keeps for its backward pass; the logits thrice, in float32."""
-        tokens = self.config.memory.tokens_per_forward
-        head = 0 if classifier else 3 * FLOAT32 * min(LOGITS, tokens * shape.vocabulary)
+        head = 0 if classifier else 3 * FLOAT32 * min(LOGITS, TOKENS_PER_FORWARD * shape.vocabulary)
         width, attended = self._width(self.config.model), shape.num_heads * shape.head_size
         layer = 4 * shape.hidden_size + 8 * attended + 4 * shape.intermediate_size
         kept = layer * shape.num_layers
-        if self.config.memory.gradient_checkpointing:
-            kept = layer + shape.hidden_size * shape.num_layers
-        return tokens * kept * width + head
+        return TOKENS_PER_FORWARD * kept * width + head
 
     def _cache(self, name: str, rows: int, new_tokens: int) -> Part:
         shape = self.shape
@@ -275,11 +249,6 @@ def _tensors(folder: Path) -> dict[str, list[int]]:
 
 def _shape(name: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> ModelShape:
     heads = [shape for key, shape in tensors.items() if key.endswith(("lm_head.weight", "embed_out.weight"))]
-    linears = [
-        (key.split(".")[-2], shape[0], shape[1])
-        for key, shape in tensors.items()
-        if len(shape) == 2 and key.endswith(".weight") and any(part.isdigit() for part in key.split("."))
-    ]
     num_layers = int(config.get("num_hidden_layers", config.get("n_layer", 0)))
     hidden = int(config.get("hidden_size", config.get("n_embd", 0)))
     num_heads = int(config.get("num_attention_heads", config.get("n_head", 0)))
@@ -297,5 +266,4 @@ def _shape(name: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> 
         int(config.get("head_dim") or hidden // num_heads),
         int(config.get("max_position_embeddings", config.get("n_positions", 0)) or 1_000_000),
         int(config["vocab_size"]),
-        tuple(linears),
     )

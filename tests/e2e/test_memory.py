@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from charter.config import LoraConfig
 from charter.memory import memory_plan, shape_of
 from charter.pipeline import run
 from charter.progress import QuietProgress
@@ -40,30 +39,9 @@ def test_each_model_has_its_size(tiny_world):
     assert ("value model", "weights") not in parts_of(plan_of(tiny_world)["6-policy"])
 
 
-def test_an_adapter_has_the_size_that_peft_gives_it(tiny_world):
-    peft = pytest.importorskip("peft")
-    from charter.models.load import load_model
-
-    config = load_run(tiny_world / "run.yaml", ("lora={rank: 3}",))
-    model = load_model(config.model).model
-    peft.inject_adapter_in_model(peft.LoraConfig(r=3, target_modules="all-linear"), model)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert shape_of(config.model).num_adapter(LoraConfig(rank=3)) == trained
-    parts = parts_of(plan_of(tiny_world, "lora={rank: 3}")["6-policy"])
-    assert parts[("policy", "gradients")] == 4 * trained and parts[("reference", "weights")] == 0
-
-
 def test_bfloat16_trains_through_a_float32_copy(tiny_world):
     parts = parts_of(plan_of(tiny_world, "model.dtype=bfloat16")["2-sft"])
     assert parts[("SL-CAI", "optimiser")] == 6 * parts[("SL-CAI", "weights")]
-
-
-def test_memory_knobs_shrink_the_activations(tiny_world):
-    def activations(*settings):
-        return parts_of(plan_of(tiny_world, *settings)["5-reward"])[("reward model", "activations")]
-
-    assert activations("memory.tokens_per_forward=2048") == activations() / 4
-    assert activations("memory.gradient_checkpointing=true") < activations()
 
 
 def test_the_labeler_is_where_it_labels_and_nowhere_else(tiny_world):

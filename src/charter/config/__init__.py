@@ -44,8 +44,6 @@ from charter.config.run import (
 )
 from charter.config.training import (
     DpoConfig,
-    LoraConfig,
-    MemoryConfig,
     PolicyConfig,
     RewardConfig,
     SftConfig,
@@ -68,9 +66,7 @@ __all__ = [
     "HumanConfig",
     "LabelConfig",
     "LabelerConfig",
-    "LoraConfig",
     "MemberConfig",
-    "MemoryConfig",
     "ModelConfig",
     "PolicyConfig",
     "Probability",

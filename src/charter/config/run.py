@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from charter.config.base import Count, ModelConfig, PromptsConfig, SamplingConfig, Section, Source
 from charter.config.labelers import LabelConfig, labeler_models
-from charter.config.training import LoraConfig, MemoryConfig, PolicyConfig, RewardConfig, SftConfig
+from charter.config.training import PolicyConfig, RewardConfig, SftConfig
 
 
 class ReviseConfig(Section):
@@ -55,9 +55,6 @@ class RunConfig(Section):
     prompts: PromptsConfig
     phases: tuple[Literal["sl", "rl"], ...] = ("sl", "rl")
     """Leave one out for an ablation."""
-    lora: LoraConfig | None = None
-    """Train adapters, and save them merged into the model; None: all weights are trained."""
-    memory: MemoryConfig = MemoryConfig()
     revise: ReviseConfig = ReviseConfig()
     sft: SftConfig = SftConfig()
     sample: SampleConfig = SampleConfig()

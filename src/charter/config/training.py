@@ -47,28 +47,6 @@ class DpoConfig(Section):
     checkpoint_every: Count = 50
 
 
-class LoraConfig(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of all weights, in SFT, reward model, policy and value model.
-
-    There is no dropout: policy and reference must be compared without noise.
-    """
-
-    rank: Count = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    """The adapter's product is scaled by alpha / rank."""
-    target_modules: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
-    """Names of the layers that get one; auto: every linear layer but the head."""
-
-
-class MemoryConfig(Section):
-    """Memory against speed in all training; none of it changes a gradient."""
-
-    tokens_per_forward: Count = 8192
-    """Tokens that are computed together, padding among them; a batch is as many such pieces as it takes."""
-    gradient_checkpointing: bool = False
-    """Keep only what enters each layer, and compute the rest again in the backward pass."""
-
-
 class PolicyConfig(Section):
     later: ClassVar[frozenset[str]] = frozenset({"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef"})
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"

@@ -40,21 +40,22 @@ MAY_IMPORT = {
     "stages": TRAINING | {"summary"},
     "summary": TOOLS,
     "tracking": {"errors", "records", "store"},
-    "pipeline": STAGES | {"tracking"},
+    "pipeline": STAGES | {"tracking", "memory"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES,  # it runs the stages' own functions on a few rows
     "doctor": {"store"},
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
+    "memory": TOOLS,
     "compare": TOOLS,
     "export": LOW,
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | {"pipeline", "plan", "doctor", "audit", "compare", "export", "report", "rating", "village"},
+    "cli": STAGES | {"pipeline", "plan", "doctor", "audit", "compare", "export", "report", "rating", "village", "memory"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ("doctor", "report", "cli", "store", "constitution", "data", "audit", "compare", "export", "rating")
+TORCH_FREE = ("doctor", "report", "cli", "store", "constitution", "data", "audit", "compare", "export", "rating", "memory")
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

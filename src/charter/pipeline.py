@@ -20,6 +20,7 @@ import torch
 from charter.config import ModelConfig, RunConfig
 from charter.labelers.make import make_labeler
 from charter.labelers.recorded import RecordedModel
+from charter.memory import memory_plan
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, label, revise, sample, train_policy, train_reward, train_sft
@@ -305,5 +306,7 @@ class Pipeline:
     def _summarize(self) -> dict[str, Any]:
         summaries = {name: self._folder.stage(name).summary() for name in self._keys}
         summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
+        plan = memory_plan(self._config, on_gpu=torch.cuda.is_available())
+        summary["memory"] = [stage.to_json() for stage in plan]
         write_json(self._folder.path / "summary.json", summary)
         return summary

@@ -14,7 +14,7 @@ from .tiny import END, Tokens, assert_same, gradients, make_model, weights
 
 CONFIG = PolicyConfig(
     algorithm="ppo", steps=4, prompts_per_step=3, group_size=4, max_new_tokens=6, learning_rate=3e-3, kl_coef=0.1,
-    checkpoint_every=2, updates_per_rollout=2,
+    checkpoint_every=2, updates_per_rollout=2, gae_lambda=0.95,
 )  # fmt: skip
 
 

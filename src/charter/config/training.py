@@ -77,8 +77,8 @@ class PolicyConfig(Section):
     scale_advantages: Literal["group", "none"] = "group"
     gamma: Probability = 1.0
     """ppo: discount per token."""
-    gae_lambda: Probability = 0.95
-    """ppo: 1 trusts the reward alone, 0 the value model alone."""
+    gae_lambda: Probability = 1.0
+    """ppo: 1 trusts the reward alone, 0 the value model alone, which knows nothing of unfinished responses at first."""
     value_coef: Annotated[float, Field(ge=0)] = 0.1
     """ppo: weight of the value loss."""
     value_clip: Annotated[float, Field(gt=0)] = 0.2

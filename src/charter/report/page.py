@@ -21,6 +21,7 @@ from charter.report.artifacts import Artifacts, read_run
 from charter.report.audit import MISSING, audit_part
 from charter.report.explorer import Label, explorer, read_labels
 from charter.report.figures import policy_class, policy_name
+from charter.report.memory import memory_rows
 from charter.report.visible import clipped, visible
 from charter.store.disk import atomic_write
 
@@ -131,6 +132,7 @@ def _figures(summary: dict[str, Any]) -> dict[str, Any]:
         "reward_charts": sections.reward_model(summary),
         "rl_charts": sections.reinforcement(summary),
         "stages": words.stages(summary),
+        "memory": memory_rows(summary),
         "unknowns": words.unknowns(summary),
         "standfirst": words.standfirst(summary),
     }

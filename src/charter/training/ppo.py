@@ -2,7 +2,9 @@
 
 Schulman et al. 2017 (arXiv:1707.06347); for language models Ziegler et al. 2019 (arXiv:1909.08593), section 2.1: the reward
 stands at the last token, and each token pays ``kl_coef`` times its log-ratio to the reference. Rollouts, groups and
-callbacks are those of GRPO. Departures: no learned scale of rewards; advantages are whitened over the whole rollout.
+callbacks are those of GRPO. Departures: no learned scale of rewards; advantages are whitened over the whole rollout;
+lambda of the advantages is 1, not .95: the value model starts as a reward model, which was trained at the ends of responses
+alone, and a smaller lambda pays early tokens by its guesses (EXPERIMENTS.md, 2026-11-25).
 
 Axes: R = responses, T = response tokens.
 """

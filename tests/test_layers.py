@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking", "memory"},
     "worker": STAGES | {"pipeline"},
-    "plan": STAGES,  # it runs the stages' own functions on a few rows
+    "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
     "doctor": {"store"},
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},

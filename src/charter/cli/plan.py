@@ -31,7 +31,8 @@ def plan(
 
     \f
     JSON: name; calibrated; sample_rows; stages[] with name, rows, unit, calls, prompt_tokens, completion_tokens,
-    trained_tokens, num_tokens (as the run's summary counts), seconds, seconds_reason, money, memory_gb, memory_reason, models;
+    trained_tokens, num_tokens (as the run counts), seconds, seconds_reason, money, memory_gb, memory_reason, memory[] (model,
+    what, num_bytes, note), models;
     total; endpoints[] with source, calls, tokens, price, money, max_spend, max_tokens, stops_before_the_end; assumptions[];
     against[] where --against is given, with tokens_ratio and seconds_ratio.
     """

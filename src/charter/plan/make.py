@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charter.config import EndpointConfig, ModelConfig, RunConfig, labeler_models
-from charter.plan.memory import bytes_held
+from charter.memory import StageMemory, memory_plan
 from charter.plan.meter import Meter, StandIn, Tally
 from charter.plan.work import Probe, StageWork
 from charter.stages.inputs import Inputs, gather
@@ -24,7 +24,7 @@ MEASURED = (
     "train answer in other lengths"
 )
 SERVERS = "no server is asked: its prompts are counted in the tokens of the run's own model, and its time isn't known"
-MEMORY = "memory is that of weights, gradients and optimiser; activations and caches come on top"
+MEMORY = "memory of caches and activations is estimated; the rest is read from the heads of the weight files"
 
 
 def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
         stand_ins = _StandIns(None, 4.0)
         meter = Meter(StandIn(config.model.source))
         probe = Probe(config, inputs, meter, stand_ins, meter.model, COUNTED_ROWS, False, False)  # type: ignore[arg-type]
-        return _told(config, probe.work(), None, "float32", [UPPER], COUNTED_ROWS)
+        return _told(config, probe.work(), None, [UPPER], COUNTED_ROWS)
     return _calibrated(config, inputs)
 
 
@@ -94,18 +94,16 @@ def _calibrated(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
         texts = [(prompt.messages, "a few words " * 8) for prompt in inputs.prompts[: speed.rows]]
         trained, forward = time_passes(model, texts)
         speed = dataclasses.replace(speed, per_trained_token=trained, per_forward_token=forward)
-        dtype = "bfloat16" if model.model.dtype == torch.bfloat16 else "float32"
     notes = [MEASURED.format(rows=speed.rows), *([SERVERS] if _endpoints(config) else [])]
     if any(wanted.source not in meters and not is_endpoint(wanted.source) for wanted in asked):
         notes.append("a labeler that is another local model was not loaded: its time isn't known")
-    return _told(config, work, speed, dtype, notes, speed.rows)
+    return _told(config, work, speed, notes, speed.rows)
 
 
-def _told(
-    config: RunConfig, work: list[StageWork], speed: Any, dtype: str, notes: list[str], rows: int
-) -> dict[str, Any]:
+def _told(config: RunConfig, work: list[StageWork], speed: Any, notes: list[str], rows: int) -> dict[str, Any]:
     prices = {model.source: model.endpoint or EndpointConfig() for model in _endpoints(config)}
-    stages = [_stage(config, stage, speed, dtype, prices) for stage in work]
+    held = {entry.stage: entry for entry in memory_plan(config)}
+    stages = [_stage(config, stage, speed, held.get(stage.name.partition("-round")[0]), prices) for stage in work]
     seconds = [stage["seconds"] for stage in stages]
     memory = [stage["memory_gb"] for stage in stages]
     return {
@@ -135,10 +133,11 @@ def _endpoints(config: RunConfig) -> list[ModelConfig]:
 
 
 def _stage(
-    config: RunConfig, stage: StageWork, speed: Any, dtype: str, prices: dict[str, EndpointConfig]
+    config: RunConfig, stage: StageWork, speed: Any, held: StageMemory | None, prices: dict[str, EndpointConfig]
 ) -> dict[str, Any]:
     seconds, why = _seconds(config, stage, speed)
-    held, unknown = bytes_held(config, stage.name, dtype)
+    size, parts = (held.num_bytes, held.to_json()["parts"]) if held else (None, [])
+    unknown = next((f"{part['model']}: {part['note']}" for part in parts if part["num_bytes"] is None), None)
     tallies = list(stage.asked.values())
     return {
         "name": stage.name,
@@ -154,8 +153,9 @@ def _stage(
         "money": _sum_known(
             [_money(stage.asked.get(source), s) for source, s in prices.items() if source in stage.asked]
         ),
-        "memory_gb": None if held is None else round(held / 1e9, 3),
+        "memory_gb": None if size is None else round(size / 1e9, 3),
         "memory_reason": unknown,
+        "memory": parts,
         "models": list(stage.asked),
     }
 

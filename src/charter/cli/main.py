@@ -14,6 +14,7 @@ from charter.cli import (
     export,
     init,
     labeler,
+    push,
     rate,
     report,
     run,
@@ -40,6 +41,7 @@ app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)
 app.command("export")(export.export)
+app.command("push")(push.push)
 app.command("compare")(compare.compare)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)

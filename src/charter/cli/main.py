@@ -16,6 +16,7 @@ from charter.cli import (
     init,
     labeler,
     plan,
+    push,
     rate,
     report,
     run,
@@ -43,6 +44,7 @@ app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)
 app.command("export")(export.export)
+app.command("push")(push.push)
 app.command("compare")(compare.compare)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)

@@ -73,6 +73,11 @@ def _to_line(row: Row) -> bytes:
         return json.dumps(obj, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
 
 
+def rows_to_bytes(rows: Iterable[Row]) -> bytes:
+    """The content of a JSON Lines file."""
+    return b"".join(map(_to_line, rows))
+
+
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
     """Write records, or plain objects, one per line; the file appears whole or not at all.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def told_by(script: str, *options: str) -> dict:
@@ -31,3 +36,13 @@ def test_parsers():
     told = told_by("parsers")
     assert told["violations"] == 0, told
     assert all(set(kinds) == {"read", "refused"} for name, kinds in told["parsers"].items() if name in ("yaml", "row"))
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or not importlib.util.find_spec("playwright") or not importlib.util.find_spec("uvicorn"),
+    reason="Chromium, playwright or uvicorn is not installed",
+)
+def test_pages():
+    told = told_by("pages")
+    assert told["violations"] == 0, told
+    assert told["control_executions"] > 0 < told["control_outside_requests"]

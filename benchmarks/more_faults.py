@@ -2,7 +2,8 @@
 
 Worlds differ in size (300 to 2,000 pairs), in ties (replies drawn apart, or near copies), in noise, in soft or hard labels,
 in how far the reward is scaled, in style that goes with the goal without being part of it, and in how much a policy learns.
-Clean runs are drawn from the same worlds. Link names and sizes are as in planted.py.
+Clean runs are drawn from the same worlds: noise of the labeler turns at most 8 % of the verdicts there, for a labeler that
+is noisier is a fault of its own, and planted as one. Link names and sizes are as in planted.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from planted import Planted, _true_gold, _true_loss, finding
-from worlds import CARE, WEIGHTS, World, difference, draw_pairs, gap, gold
+from worlds import CARE, WEIGHTS, World, difference, draw_pairs, gap, gold, label
 
 from charter.audit.figures import GOAL, LABELER, POLICY, REWARD_MODEL
 from charter.records import ResponsePair
@@ -21,6 +22,10 @@ from charter.village.oracle import read_request
 
 REFUSES = "i will not"
 TOTAL = sum(WEIGHTS.values())
+CLEAN_NOISE = 0.08
+"""Share of verdicts that noise may turn in a labeler that counts as a good one."""
+FAULTY_NOISE = 0.25
+"""The same for one whose noise is a fault."""
 
 
 def draw_other_world(seed: int) -> World:
@@ -31,7 +36,7 @@ def draw_other_world(seed: int) -> World:
     if rng.random() < 0.3:  # the better reply is often the one with a sentence that means nothing
         pairs = [_styled(rng, pair) for pair in pairs]
     learns = rng.choice([0.3, 1.0])
-    return World(
+    world = World(
         rng,
         pairs,
         list(WEIGHTS),
@@ -45,6 +50,21 @@ def draw_other_world(seed: int) -> World:
         reward_noise=rng.uniform(0.3, 0.9),
         care={name: learns * care for name, care in CARE.items()},
     )
+    while _turned_by_noise(world) > CLEAN_NOISE:
+        world.noise /= 1.3
+        world.strength *= 1.15
+    return world
+
+
+def _turned_by_noise(world: World) -> float:
+    """Share of the verdicts that a perfect reading decides and that the labels of a world turn; half for no verdict."""
+    _, preferences = label(dataclasses.replace(world, rng=random.Random(0)))
+    lost = []
+    for pair, row in zip(world.pairs, preferences, strict=True):
+        truth = round(sum(world.weights[id] * difference(pair, id) for id in world.constitution), 9)
+        if truth:
+            lost.append(0.5 if row.p_a == 0.5 else float((row.p_a > 0.5) != (truth > 0)))
+    return sum(lost) / len(lost)
 
 
 def _styled(rng: random.Random, pair: ResponsePair) -> ResponsePair:
@@ -146,9 +166,12 @@ def turned_labels(world: World) -> Planted:
     return Planted("turned_labels", LABELER, None, lambda audit: None)
 
 
-def weak_labeler(world: World) -> Planted:
-    world.strength, world.noise = 0.5, 2.5
-    return Planted("weak_labeler", LABELER, None, lambda audit: None)
+def noisy_labeler(world: World) -> Planted:
+    """Nothing but noise: it turns a quarter of the verdicts or a little more."""
+    world.hard = False
+    while _turned_by_noise(world) < FAULTY_NOISE:
+        world.noise *= 1.1
+    return Planted("noisy_labeler", LABELER, None, lambda audit: None)
 
 
 def few_pairs_learned(world: World) -> Planted:
@@ -210,6 +233,6 @@ def two_followed(world: World) -> Planted:
 
 FAULTS: list[Callable[[World], Planted]] = [
     shorter, length_in_folds, length_in_hard_labels, second_place, refusals_liked, refusals_rewarded, length_rewarded,
-    misread_on_some, flipped_domain, turned_labels, weak_labeler, few_pairs_learned, principle_not_learned, missing_two,
+    misread_on_some, flipped_domain, turned_labels, noisy_labeler, few_pairs_learned, principle_not_learned, missing_two,
     wrong_weights, mildly_over_optimised, worse_replies, two_at_once, two_followed,
 ]  # fmt: skip

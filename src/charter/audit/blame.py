@@ -34,6 +34,8 @@ from charter.statistics import Z_95, mean
 
 TOLERANCE = 0.15
 """Agreement that a link may lose to noise before the loss alone is a fault."""
+GOAL_TOLERANCE = 0.05
+"""The same for the constitution: a perfect reading has no noise, and only wording short of the goal loses anything."""
 
 
 def losses(waterfall: dict[str, Any]) -> list[Finding]:
@@ -41,11 +43,12 @@ def losses(waterfall: dict[str, Any]) -> list[Finding]:
     found = []
     for row in waterfall["links"]:
         loss = row["loss"]
-        if row["link"] == POLICY or loss["low"] is None or loss["low"] <= TOLERANCE:
+        tolerance = GOAL_TOLERANCE if row["link"] == GOAL else TOLERANCE
+        if row["link"] == POLICY or loss["low"] is None or loss["low"] <= tolerance:
             continue
         size = Estimate(loss["value"], loss["low"], loss["high"], loss["n"])
         error = max(1e-9, (loss["high"] - loss["low"]) / (2 * Z_95))
-        p = two_sided_p((loss["value"] - TOLERANCE) / error)
+        p = two_sided_p((loss["value"] - tolerance) / error)
         if p <= LINK_ALPHA:
             says = f"{LINK_NAMES[row['link']]} loses {loss['value']:.0%} agreement with the goal"
             found.append(Finding(row["link"], "unreliable", row["to"], size, "share of pairs", p, loss["value"], says))
@@ -100,9 +103,15 @@ def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
     return Finding(GOAL, "approves", "constitution", size, "net share of prompts", p, 0.0, says)
 
 
+def _cost(findings: Sequence[Finding]) -> float:
+    """What a link's findings cost together. Its whole loss holds what single faults cost, so the larger counts."""
+    whole = max((f.cost for f in findings if f.kind == "unreliable"), default=0.0)
+    return max(whole, sum(f.cost for f in findings if f.kind != "unreliable"))
+
+
 def verdict(findings: Sequence[Finding], has_gold: bool) -> dict[str, Any]:
     """The link whose faults together turn most verdicts, and the worst of them; ``link`` is null where none stands out."""
-    cost = {link: sum(f.cost for f in findings if f.link == link) for link in LINKS}
+    cost = {link: _cost([f for f in findings if f.link == link]) for link in LINKS}
     if not findings:
         known = "no link has a fault" if has_gold else "of what can be known without gold, nothing"
         return {

@@ -2,6 +2,7 @@
 
     missing      gold difference - its explanation by the principles, regressed on what is read in the texts: a feature
                  that gold follows and no principle names. It counts where naming it would win agreement.
+    weights      other weights of the same principles agree with gold more often, on prompts that they weren't fitted to.
     over-reach   a principle without which the perfect reading agrees with gold more often.
 
 Without gold, people's preferences may stand in for it: how much of them any weighting of the per-principle verdicts can
@@ -27,8 +28,8 @@ from charter.regression import Array, Index, bootstrap, cluster_index, logistic
 from charter.statistics import Z_95, proportion, unknown
 
 SOURCE = "3-sample/pairs.jsonl, read by gold"
-NUM_FAMILIES = 2
-"""Families of tests of this link: missing, over-reach."""
+NUM_FAMILIES = 3
+"""Families of tests of this link: missing, weights, over-reach."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 MIN_GAIN = 0.01  # agreement; a feature that wins less isn't worth a principle
 MIN_PAIRS = 20
@@ -64,7 +65,7 @@ def audit_goal(pairs: Pairs, people_P: Array | None = None) -> tuple[dict[str, A
         "without_principle": without,
         "people": people,
     }
-    return figures, faults + over_reach
+    return figures, faults + _weights(told, explained_P) + over_reach
 
 
 def _coverage(pairs: Pairs) -> dict[str, Any]:
@@ -149,6 +150,16 @@ def _missing_fault(driver: Driver, gain: Estimate) -> Finding:
     return Finding(
         GOAL, "missing", what, driver.coefficient, f"gold per unit of {driver.name}", driver.p, gain.value or 0.0, says
     )
+
+
+def _weights(pairs: Pairs, explained_P: Array) -> list[Finding]:
+    """Agreement that the best weights win over the constitution's own."""
+    gain = bootstrap(credit(explained_P, pairs.gold_P) - credit(pairs.constitution_P, pairs.gold_P), pairs.index_P)
+    p = two_sided_p(_z(gain))
+    if p > ALPHA or (gain.value or 0.0) < MIN_GAIN:
+        return []
+    says = f"other weights of the same principles agree with the goal on {gain.value:.1%} more pairs"
+    return [Finding(GOAL, "weights", "weights", gain, "share of pairs", p, gain.value or 0.0, says)]
 
 
 def _leave_one_out(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:

@@ -42,6 +42,20 @@ def principle_controls(pairs: Pairs) -> Array:
     return np.column_stack([np.ones(len(level_PK)), sign_PK, level_PK[:, finer]])
 
 
+def bent_controls(pairs: Pairs, outcome_P: Array) -> Array:
+    """float64[P, C]: the principle controls, and bent functions of what they say together.
+
+    Certainty saturates: an outcome that is a bent function of the principles' sum leaves a residual along the sign of that
+    sum, and whatever style goes with the better response would be blamed for it.
+    """
+    controls_PC = principle_controls(pairs)
+    index_P = controls_PC @ (np.linalg.pinv(controls_PC) @ outcome_P)
+    middle = float(np.median(np.abs(index_P)))
+    bent = [np.clip(index_P, -limit, limit) for limit in (middle / 2, middle)]
+    signs = [np.sign(np.nan_to_num(pairs.constitution_P)), np.sign(np.nan_to_num(pairs.gold_P))]
+    return np.column_stack([controls_PC, *bent, *signs])
+
+
 def candidates(pairs: Pairs) -> Features:
     """Everything that a text shows, by which a link might be led astray."""
     return joined(style_features(pairs.a, pairs.b), pairs.attributes, gram_features(pairs.a, pairs.b))
@@ -225,7 +239,8 @@ def _regression(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     controls_PC = principle_controls(labelled)
     features = candidates(labelled)
     searched = _outcome(labelled.label_P)
-    found = find_drivers(Question(searched[:, None], controls_PC, features, labelled.index_P), alpha=ALPHA)
+    bent_PC = bent_controls(labelled, searched)
+    found = find_drivers(Question(searched[:, None], bent_PC, features, labelled.index_P), alpha=ALPHA)
     found += _drivers_of_judgments(pairs, {driver.name for driver in found})
     figures = {"outcome": _outcome_name(labelled.label_P), "terms": _terms(labelled, controls_PC)}
     figures["drivers"] = [{"name": d.name, "coefficient": figure(d.coefficient, PREFERENCES), "p": d.p} for d in found]
@@ -284,7 +299,8 @@ def _drivers_of_judgments(pairs: Pairs, known: set[str]) -> list[Driver]:
         return []
     judged = pairs.rows(answered_P)
     outcome_P = np.nanmean(judged.judged_PK, axis=1)
-    question = Question(outcome_P[:, None], principle_controls(judged), candidates(judged), judged.index_P)
+    controls_PC = bent_controls(judged, outcome_P)
+    question = Question(outcome_P[:, None], controls_PC, candidates(judged), judged.index_P)
     return [driver for driver in find_drivers(question, alpha=ALPHA) if driver.name not in known]
 
 

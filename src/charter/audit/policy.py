@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from charter.audit.drivers import turned
 from charter.audit.evidence import Evidence, Pairs, attributes_of
 from charter.audit.features import Features, gram_features, joined, style_features
 from charter.audit.figures import LINK_ALPHA, POLICY, Finding, figure, two_sided_p
@@ -29,6 +30,7 @@ MIN_PROMPTS = 20
 NUM_RESAMPLES = 500
 NUM_FLIPS = 4000
 NUM_EXAMPLES = 8
+ALPHA = LINK_ALPHA / 2  # two tests: gold, and its parts
 NUM_GREW = 12
 BROAD_KL = 4.0  # a fitted peak beyond this many times the largest KL that was measured isn't known
 
@@ -91,11 +93,13 @@ def audit_policy(evidence: Evidence, curve: Curve | None, why_no_reward: str) ->
         nothing = {"stop_at_kl": figure(unknown(reason), EVALUATED), "gold_peak": None, "fits": {}, "reason": reason}
         return {**figures, **nothing}, []
     fall, p = _fall(curve)
+    worse = _worse(curve)
     figures |= {"gold_peak": curve.names[curve.peak], "gold_lost_after_peak": figure(fall, EVALUATED)}
+    faults = _fault(evidence, curve, fall, p, worse)
     figures["fits"] = _fits(curve)
-    figures["stop_at_kl"] = figure(_stop(curve, p), EVALUATED)
+    figures["stop_at_kl"] = figure(_stop(curve, bool(faults)), EVALUATED)
     figures["examples"] = _examples(curve)
-    return figures, _fault(evidence, curve, fall, p)
+    return figures, faults
 
 
 def _points(evidence: Evidence, curve: Curve, why_no_reward: str) -> list[dict[str, Any]]:
@@ -151,33 +155,84 @@ def _fall(curve: Curve) -> tuple[Estimate, float]:
     if curve.peak == last:
         return unknown("gold is highest at the end"), 1.0
     lost_SN = curve.gold_SN[:last] - curve.gold_SN[last]
-    scale_S = np.sqrt((lost_SN**2).sum(axis=1))
-    unit_SN = lost_SN / np.where(scale_S > 0, scale_S, 1.0)[:, None]
-    flips_RN = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(NUM_FLIPS, lost_SN.shape[1]))
-    highest_R = (flips_RN @ unit_SN.T).max(axis=1)
-    p = float((1 + (highest_R >= unit_SN.sum(axis=1).max()).sum()) / (1 + NUM_FLIPS))
+    t_S, highest_R = _flipped(lost_SN.T)
+    p = float((1 + (highest_R >= t_S.max()).sum()) / (1 + NUM_FLIPS))
     return mean(lost_SN[curve.peak].tolist()), p
 
 
-def _fault(evidence: Evidence, curve: Curve, fall: Estimate, p: float) -> list[Finding]:
-    if p > LINK_ALPHA or fall.value is None:
+def _flipped(lost_NM: Array) -> tuple[Array, Array]:
+    """float64[M] t-statistics of the columns, and float64[R] of their largest when the signs of prompts are flipped."""
+    scale_M = np.sqrt((lost_NM**2).sum(axis=0))
+    unit_NM = lost_NM / np.where(scale_M > 0, scale_M, 1.0)
+    flips_RN = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(NUM_FLIPS, len(lost_NM)))
+    return unit_NM.sum(axis=0), (flips_RN @ unit_NM).max(axis=1)
+
+
+@dataclass(frozen=True)
+class Worse:
+    """What costs most gold of what the policy came to do since the peak, and how surely.
+
+    Attributes:
+        lost: gold lost by it per response.
+        p: corrected for all that was tried, and for the choice of the peak.
+        cost: share of prompts on which the verdict of gold between peak and end is turned by it.
+    """
+
+    name: str
+    lost: Estimate
+    p: float
+    cost: float
+
+
+def _worse(curve: Curve) -> Worse | None:
+    """A small fall drowns in how much gold differs between two replies; what it came from is seen much sooner.
+
+    Gold is written as a sum over what it reads in a text, and each part is tested for a fall by itself.
+    """
+    last = len(curve.names) - 1
+    if curve.peak == last:
+        return None
+    changes = [reading_features(curve, s, last) for s in range(last)]
+    names = changes[0].names
+    if not names or any(features.names != names for features in changes):
+        return None
+    gold_X = (curve.gold_SN[last] - curve.gold_SN[:last]).reshape(-1)
+    weight_F = np.linalg.pinv(np.concatenate([features.values_PF for features in changes])) @ gold_X
+    lost_SNF = np.array([-features.values_PF * weight_F for features in changes])
+    t_M, highest_R = _flipped(np.moveaxis(lost_SNF, 0, 1).reshape(lost_SNF.shape[1], -1))
+    t_F = t_M.reshape(last, -1)[curve.peak]
+    worst = int(t_F.argmax())
+    p = float((1 + (highest_R >= t_F[worst]).sum()) / (1 + NUM_FLIPS))
+    lost_N = lost_SNF[curve.peak, :, worst]
+    change_N = curve.gold_SN[last] - curve.gold_SN[curve.peak]
+    return Worse(names[worst], mean(lost_N.tolist()), p, turned(change_N, -lost_N))
+
+
+def _fault(evidence: Evidence, curve: Curve, fall: Estimate, p: float, worse: Worse | None) -> list[Finding]:
+    """Gold that fell by more than chance, or that is no higher for a part of it that fell by more than chance."""
+    by_part = worse is not None and worse.p <= ALPHA
+    if fall.value is None or (p > ALPHA and not by_part):
         return []
     peak = curve.gold_SN[curve.peak]
-    worse, better = float((curve.gold_SN[-1] < peak).mean()), float((curve.gold_SN[-1] > peak).mean())
+    net = float((curve.gold_SN[-1] < peak).mean()) - float((curve.gold_SN[-1] > peak).mean())
     gained = _proxy_gain(evidence, curve, curve.peak)
     rose = gained.value is None or gained.value > 0
     kind = "over_optimisation" if rose else "collapse"
     how = {True: "while the reward rose", False: "and the reward fell too"}[rose]
     how = "and no reward is known" if gained.value is None else how
     says = f"gold fell by {fall.value:.3f} from {curve.names[curve.peak]} to the end, {how}"
-    return [Finding(POLICY, kind, "gold", fall, "gold", p, max(0.0, worse - better), says)]
+    cost = max(0.0, net)
+    if worse is not None and by_part:
+        says += f"; {worse.lost.value:.3f} of it is lost by {worse.name}"
+        cost, p = max(cost, worse.cost), min(p, worse.p)
+    return [Finding(POLICY, kind, "gold", fall, "gold", p, cost, says)]
 
 
-def _stop(curve: Curve, p: float) -> Estimate:
+def _stop(curve: Curve, fell: bool) -> Estimate:
     """KL of the checkpoint with the highest gold, where gold fell after it."""
     if np.isnan(curve.kl_SN).any():
         return unknown("not every response has a KL to the reference")
-    if p > LINK_ALPHA:
+    if not fell:
         return unknown("gold doesn't fall in this run by more than chance")
     return mean(curve.kl_SN[curve.peak].tolist())
 

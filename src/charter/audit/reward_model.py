@@ -12,6 +12,7 @@ Axes: P held-out pairs, K principles.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from charter.audit.drivers import Driver, Question, find_drivers, turned
 from charter.audit.evidence import Pairs
 from charter.audit.features import LENGTH
 from charter.audit.figures import LINK_ALPHA, REWARD_MODEL, Finding, figure, holm, two_sided_p
-from charter.audit.labels import candidates, principle_controls
+from charter.audit.labels import bent_controls, candidates, principle_controls
 from charter.audit.links import agreement, credit
 from charter.records import Estimate
 from charter.regression import Array, bootstrap, cluster_index, least_squares, sigmoid
@@ -31,7 +32,11 @@ NUM_FAMILIES = 2
 """Families of tests of this link: principles, residual."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 MIN_PAIRS = 20
-MIN_NOT_LEARNED = 0.1
+LEARNED = 0.5
+"""Share of the weight that labels give a principle, beside the others, below which it isn't learned."""
+LIMITS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+MIN_DECIDED = 10  # pairs that the principle tells apart
+MIN_Z = 3.0  # labels that don't surely follow a principle can't teach it
 NUM_EXAMPLES = 5
 BROAD = 8.0  # a scale beyond this many times the smallest says nothing
 
@@ -69,20 +74,21 @@ def _drivers(pairs: Pairs) -> tuple[list[Driver], tuple[float, float]]:
     label_P = _limited(pairs.label_P, pairs.margin_P)
     low, best, high = _scales(pairs, label_P)
     residuals_PS = np.column_stack([pairs.margin_P - s * label_P for s in (best, low, high)])
-    question = Question(residuals_PS, _controls(pairs), candidates(pairs), pairs.index_P)
+    controls_PC = bent_controls(pairs, pairs.margin_P) if _has_gold(pairs) else np.ones((len(label_P), 1))
+    question = Question(residuals_PS, controls_PC, candidates(pairs), pairs.index_P)
     return find_drivers(question, alpha=ALPHA), (low, high)
 
 
+def _has_gold(pairs: Pairs) -> bool:
+    return not bool(np.isnan(pairs.gold_P).all())
+
+
 def _limited(label_P: Array, margin_P: Array) -> Array:
-    """Labels cut off at the largest rewards: cross-entropy never asks a reward model to match a certainty of 16 nats."""
-    limit = max(2.0, float(np.quantile(np.abs(margin_P), 0.95)))
-    return np.clip(label_P, -limit, limit)
-
-
-def _controls(pairs: Pairs) -> Array:
-    if np.isnan(pairs.gold_P).all():
-        return np.ones((len(pairs.pairs), 1))
-    return principle_controls(pairs)
+    """Labels cut off where that makes them most like the rewards: cross-entropy asks for no certainty of 16 nats."""
+    limits = np.maximum(1e-9, np.quantile(np.abs(label_P), LIMITS))
+    cut = [np.clip(label_P, -limit, limit) for limit in limits]
+    alike = [float(margin_P @ own_P) / float(np.sqrt(own_P @ own_P) or 1.0) for own_P in cut]
+    return cut[int(np.argmax(alike))]
 
 
 def _scales(pairs: Pairs, label_P: Array) -> tuple[float, float, float]:
@@ -92,10 +98,10 @@ def _scales(pairs: Pairs, label_P: Array) -> tuple[float, float, float]:
     if product <= 0:  # they don't agree: no scale makes one the other
         return 0.0, 0.0, 0.0
     smallest, largest = product / float(label_P @ label_P), float(margin_P @ margin_P) / product
-    controls_PC = _controls(pairs)
-    if controls_PC.shape[1] == 1:
+    if not _has_gold(pairs):
         highest = min(largest, BROAD * smallest)
         return smallest, float(np.sqrt(smallest * highest)), highest
+    controls_PC = principle_controls(pairs)
     predicted_P = controls_PC @ least_squares(controls_PC, label_P, index_P).coefficients_M
     slope = float(predicted_P @ margin_P) / max(1e-12, float(predicted_P @ label_P))
     scores_P = predicted_P * (margin_P - slope * label_P)
@@ -130,7 +136,6 @@ def _examples(driver: Driver, pairs: Pairs) -> tuple[dict[str, Any], ...]:
 def _principles(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     """Per principle, on the pairs that it tells apart: how often the reward follows it, and the label."""
     found: dict[str, Any] = {}
-    losses: dict[str, Estimate] = {}
     for k, id in enumerate(pairs.principle_ids):
         truth_P = pairs.level_PK[:, k]
         lost_P = credit(pairs.label_P, truth_P) - credit(pairs.margin_P, truth_P)
@@ -143,22 +148,59 @@ def _principles(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
             "labels_follow_principle": figure(agreement(pairs.label_P, truth_P, pairs), HELD_OUT),
             "not_learned": figure(loss, HELD_OUT),
         }
-        if loss.n >= MIN_PAIRS and loss.low is not None and loss.high is not None and np.ptp(lost_P[known_P]) > 0:
-            losses[id] = loss
-    return found, _not_learned(losses, len(pairs.pairs))
+    return found, _not_learned(pairs)
 
 
-def _not_learned(losses: dict[str, Estimate], num_pairs: int) -> list[Finding]:
-    ids = list(losses)
-    z = [
-        (losses[id].value or 0.0) / max(1e-9, ((losses[id].high or 0.0) - (losses[id].low or 0.0)) / (2 * Z_95))
-        for id in ids
-    ]
+@dataclass(frozen=True)
+class Learned:
+    """A principle's weight in the rewards beside its weight in the labels, both in units of the other principles.
+
+    Attributes:
+        share: 1 where rewards follow it as much as labels do, 0 where not at all.
+        p: chance of so small a share where at least half is learned.
+        cost: share of verdicts that change when the missing weight is put back.
+    """
+
+    share: Estimate
+    p: float
+    cost: float
+
+
+def _not_learned(pairs: Pairs) -> list[Finding]:
+    tested = {id: found for k, id in enumerate(pairs.principle_ids) if (found := _learned(pairs, k)) is not None}
     faults = []
-    for id, p in zip(ids, holm([two_sided_p(value) for value in z]), strict=True):
-        loss = losses[id]
-        if p <= ALPHA and (loss.value or 0.0) >= MIN_NOT_LEARNED:
-            says = f"the reward model follows principle {id} on {loss.value:.0%} fewer pairs than the labels do"
-            cost = (loss.value or 0.0) * loss.n / num_pairs
-            faults.append(Finding(REWARD_MODEL, "not_learned", id, loss, "share of pairs", p, cost, says))
+    for (id, row), p in zip(tested.items(), holm([row.p for row in tested.values()]), strict=True):
+        if p <= ALPHA:
+            says = (
+                f"rewards give principle {id} {max(0.0, row.share.value or 0.0):.0%} of the weight that labels give it"
+            )
+            unit = "share of the labels' weight"
+            faults.append(Finding(REWARD_MODEL, "not_learned", id, row.share, unit, p, row.cost, says))
     return faults
+
+
+def _learned(pairs: Pairs, k: int) -> Learned | None:
+    """None where labels don't surely follow the principle, or rewards don't follow the others."""
+    sign_PK = np.sign(np.nan_to_num(pairs.level_PK))
+    if (sign_PK[:, k] != 0).sum() < MIN_DECIDED:
+        return None
+    columns_PC = np.column_stack([np.ones(len(sign_PK)), sign_PK])
+    label_P = _limited(pairs.label_P, pairs.margin_P)
+    labels = least_squares(columns_PC, label_P, pairs.index_P)
+    weight = float(labels.coefficients_M[k + 1])
+    if weight < MIN_Z * labels.standard_error(k + 1):
+        return None
+    others_P = np.delete(sign_PK, k, axis=1) @ np.delete(labels.coefficients_M[1:], k)
+    apart_PC = np.column_stack([np.ones(len(sign_PK)), others_P, sign_PK[:, k]])
+    scale = float(least_squares(apart_PC, pairs.margin_P, pairs.index_P).coefficients_M[1])
+    if scale <= 0:
+        return None
+    missing = least_squares(columns_PC, scale * label_P - pairs.margin_P, pairs.index_P).estimate(k + 1)
+    half = least_squares(columns_PC, LEARNED * scale * label_P - pairs.margin_P, pairs.index_P)
+    z = float(half.coefficients_M[k + 1]) / max(1e-9, half.standard_error(k + 1))
+    if missing.value is None or missing.low is None or missing.high is None:
+        return None
+    part_P = missing.value * sign_PK[:, k]
+    low, value, high = (1 - size / (scale * weight) for size in (missing.high, missing.value, missing.low))
+    share = Estimate(value, low, high, int((sign_PK[:, k] != 0).sum()))
+    return Learned(share, two_sided_p(max(0.0, z)), turned(pairs.margin_P + part_P, part_P))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,33 +13,65 @@ from charter.cli.say import figure, say
 
 app = typer.Typer(help="Check, show, compare and import constitutions.", no_args_is_help=True, rich_markup_mode=None)
 Constitution = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped constitution, as general.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 
 @app.command("check")
 def check(
-    constitution: Constitution,
+    constitution: Annotated[
+        str | None, typer.Argument(help="YAML file, or the name of a shipped constitution (default: the run's).")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run with labels: check its constitution as its labeler heard it.", metavar="RUN"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Load a constitution strictly, and say what is doubtful about it."""
+    """Load a constitution strictly, and say what is doubtful about it; with --run, also what the labels say about it."""
     from charter.constitution.check import check as find
     from charter.constitution.load import find_constitution, load_constitution
+    from charter.errors import ConstitutionError
+    from charter.labelers.heard import heard as hear
 
-    loaded = load_constitution(find_constitution(constitution))
-    findings = find(loaded)
-    for finding in findings:
-        say(f"{finding.kind}: {finding.message}")
-    say(f"{loaded.name}: {len(loaded.principles)} principles, {len(findings)} findings, hash {loaded.hash[:12]}")
+    if (constitution is None) == (run is None):
+        raise ConstitutionError("name a constitution, or a run with --run: one of the two")
+    loaded = load_constitution(run / "constitution.yaml" if run else find_constitution(constitution or ""))
+    heard = hear(run) if run else None
+    findings = [*find(loaded), *(heard.pop("findings") if heard else [])]
+    if as_json:
+        told = {"name": loaded.name, "hash": loaded.hash, "num_principles": len(loaded.principles)}
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        say(json.dumps({**told, "findings": rows, "heard": heard}))
+    else:
+        for line in _heard(heard) if heard else []:
+            say(line)
+        for finding in findings:
+            say(f"{finding.kind}: {finding.message}")
+        say(f"{loaded.name}: {len(loaded.principles)} principles, {len(findings)} findings, hash {loaded.hash[:12]}")
     if strict and findings:
         raise typer.Exit(1)
 
 
+def _heard(found: dict[str, Any]) -> list[str]:
+    lines = [f"{'principle':24}{'pairs read':>12}  decides"]
+    lines += [
+        f"{row['principle'][:23]:24}{row['num_read']:>12,}  {figure(row['decides'])}" for row in found["principles"]
+    ]
+    return [*lines, f"{found['num_pairs']:,} pairs; no principle decides {figure(found['undecided'])} of them", ""]
+
+
 @app.command("show")
-def show(constitution: Constitution) -> None:
+def show(constitution: Constitution, as_json: AsJson = False) -> None:
     """Print the principles, with their wording."""
     from charter.constitution.check import WORDINGS
     from charter.constitution.load import find_constitution, load_constitution
 
     loaded = load_constitution(find_constitution(constitution))
+    if as_json:
+        told = {"name": loaded.name, "description": loaded.description, "hash": loaded.hash}
+        say(json.dumps({**told, "principles": [principle.to_json() for principle in loaded.principles]}))
+        return
     say(f"{loaded.name}: {loaded.description}".rstrip(": "))
     for principle in loaded.principles:
         say(f"\n{principle.id} (weight {principle.weight:g}): {principle.text}")
@@ -53,12 +86,17 @@ def diff(
     run: Annotated[
         Path | None, typer.Option(help="Finished run: label its pairs anew by AFTER, and say which labels flip.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what changed from one constitution to another, and with --run what that does to the labels of a run."""
     from charter.constitution.diff import diff as find
     from charter.constitution.load import find_constitution, load_constitution
 
     changes = find(load_constitution(find_constitution(before)), load_constitution(find_constitution(after)))
+    if as_json:
+        relabelled = _relabelled(run, after) if run else None
+        say(json.dumps({"changes": [dataclasses.asdict(change) for change in changes], "labels": relabelled}))
+        return
     for change in changes:
         if change.kind == "changed":
             say(f"changed  {change.principle_id} {change.field}: {change.before!r} -> {change.after!r}")
@@ -69,13 +107,17 @@ def diff(
         _relabel(run, after)
 
 
-def _relabel(run: Path, after: str) -> None:
+def _relabelled(run: Path, after: str) -> dict[str, Any]:
     from charter.constitution.load import find_constitution, load_constitution
     from charter.progress import open_progress
     from charter.stages.relabel import relabel
 
     with open_progress(quiet=False) as progress:
-        found = relabel(run, load_constitution(find_constitution(after)), progress)
+        return relabel(run, load_constitution(find_constitution(after)), progress)
+
+
+def _relabel(run: Path, after: str) -> None:
+    found = _relabelled(run, after)
     say(f"{found['num_pairs']} pairs, {found['num_asked']} questions asked that the ledger did not hold")
     say(f"labels that flip: {figure(found['flipped'])}; gained {found['gained']}, lost {found['lost']}")
     say(f"agreement with gold: before {figure(found['gold_before'])}, after {figure(found['gold_after'])}")

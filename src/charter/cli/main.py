@@ -13,6 +13,7 @@ from charter.cli import (
     constitution,
     doctor,
     export,
+    induce,
     init,
     labeler,
     plan,
@@ -48,6 +49,7 @@ app.command("push")(push.push)
 app.command("compare")(compare.compare)
 app.command("train-reward")(train_reward.train_reward)
 app.command("rate")(rate.rate)
+constitution.app.command("induce")(induce.induce)
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(labeler.app, name="labeler")
 app.add_typer(village.app, name="village")

@@ -10,6 +10,9 @@ writes  8-audit/audit.json   keys:
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored
     policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[]
+    recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
+                             misread_and_broken, blind_spots
+    probes                   num_replies, models: {name: {layers: {layer: {principle: accuracy, control, selectivity}}}}
 
 Every figure is {value, low, high, n, reason, source}; value null: it can't be known, and reason says why.
 """
@@ -30,6 +33,8 @@ from charter.audit.goal import audit_goal
 from charter.audit.labels import audit_labels
 from charter.audit.links import waterfall
 from charter.audit.policy import audit_policy, best_of_n, curve_of
+from charter.audit.probes import audit_probes
+from charter.audit.recursive import audit_recursion
 from charter.audit.reward_model import HELD_OUT, audit_reward_model
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
 from charter.errors import ModelError
@@ -55,9 +60,9 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     began = time.monotonic()
     evidence = read_evidence(folder)
     pairs = evidence.pairs
-    scorer, why_no_reward = _scorer(folder)
+    scorer, why_no_scorer = _scorer(folder)
     rescored, record_faults = _rescore(pairs, scorer)
-    rewards, why_no_reward = _rewards(evidence, scorer, why_no_reward)
+    rewards, why_no_reward = _rewards(evidence, scorer, why_no_scorer)
     policy_P, why_no_policy = _policy_verdicts(evidence)
     curve = curve_of(evidence, rewards)
 
@@ -66,6 +71,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     labels, label_faults = audit_labels(evidence)
     reward_model, reward_faults = audit_reward_model(pairs)
     policy, policy_faults = audit_policy(evidence, curve, why_no_reward)
+    recursive, probes = audit_recursion(evidence, labels["by_principle"]), audit_probes(evidence, scorer, why_no_scorer)
     findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *policy_faults, *losses(falls)]
     findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
     return {
@@ -82,6 +88,8 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "labels": labels,
         "reward_model": {**reward_model, "rescored": rescored},
         "policy": {**policy, "best_of_n": best_of_n(pairs)},
+        "recursive": recursive,
+        "probes": probes,
     }
 
 

@@ -46,16 +46,16 @@ class RewardScorer:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+            self.model: Any = AutoModelForSequenceClassification.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True
             ).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # a damaged folder makes Transformers raise nearly anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"{folder}: no reward model that can be loaded ({reason}): train it again") from error
-        if self._model.config.num_labels != 1:
+        if self.model.config.num_labels != 1:
             raise ModelError(
-                f"{folder}: a classifier with {self._model.config.num_labels} outputs: a reward model has one"
+                f"{folder}: a classifier with {self.model.config.num_labels} outputs: a reward model has one"
             )
         self._chat = ChatEncoder(tokenizer)
 
@@ -65,9 +65,13 @@ class RewardScorer:
         Raises:
             TooMuchWork: it would take longer than an audit may.
         """
-        rows = [[*self._chat.prompt(p.messages), *self._response(text)] for p, text in texts]
-        _refuse_too_much(self._model, sum(map(len, rows)))
+        rows = self.encoded(texts)
+        _refuse_too_much(self.model, sum(map(len, rows)))
         return _by_length(rows, self._score)
+
+    def encoded(self, texts: Texts) -> list[list[int]]:
+        """Token ids of each prompt and response, up to the end of turn."""
+        return [[*self._chat.prompt(p.messages), *self._response(text)] for p, text in texts]
 
     def _response(self, text: str) -> list[int]:
         spoken = text if self._chat.has_template else f" {text.strip()}"
@@ -79,10 +83,42 @@ class RewardScorer:
         ids_BL, mask_BL = _padded(rows)
         end_B = mask_BL.sum(dim=1) - 1
         with torch.inference_mode():
-            hidden_BLD = self._model.base_model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-            head = getattr(self._model, "score", None) or self._model.classifier
+            hidden_BLD = self.model.base_model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            head = getattr(self.model, "score", None) or self.model.classifier
             found: list[float] = head(hidden_BLD[torch.arange(len(rows)), end_B])[:, 0].float().tolist()
         return found
+
+
+def load_for_reading(folder: Path, texts: Texts) -> tuple[Any, list[list[int]]]:
+    """A saved policy, and the token ids of each prompt and response. Raises ModelError: it can't be loaded."""
+    loaded = load_model(ModelConfig(source=str(folder), device="cpu"))
+    rows = [[*loaded.encode_prompt(prompt.messages), *loaded.encode_response(text)] for prompt, text in texts]
+    return loaded.model, rows
+
+
+def hidden_states(model: Any, rows: list[list[int]]) -> list[Any]:
+    """float64[N, D] at the last token of each row: of the middle layer, and of the last as the head sees it.
+
+    Raises:
+        TooMuchWork: it would take longer than an audit may.
+    """
+    import numpy as np
+
+    _refuse_too_much(model, sum(map(len, rows)))
+    both = _by_length(rows, lambda batch: _end_states(model, batch))
+    return [np.array([state[layer] for state in both], dtype=np.float64) for layer in (0, 1)]
+
+
+def _end_states(model: Any, rows: list[list[int]]) -> list[Any]:
+    import torch
+
+    ids_BL, mask_BL = _padded(rows)
+    at = torch.arange(len(rows)), mask_BL.sum(dim=1) - 1
+    with torch.inference_mode():
+        found = model.base_model(input_ids=ids_BL, attention_mask=mask_BL, output_hidden_states=True)
+    layers = found.hidden_states
+    middle_BD, last_BD = layers[len(layers) // 2][at].float().numpy(), found.last_hidden_state[at].float().numpy()
+    return list(zip(middle_BD, last_BD, strict=True))
 
 
 def policy_log_ratios(policy: Path, reference: Path, texts: Texts) -> list[float]:
@@ -128,10 +164,10 @@ def _padded(rows: list[list[int]]) -> tuple[Any, Any]:
     return ids_BL, mask_BL
 
 
-def _by_length(rows: list[list[int]], score: Any) -> list[float]:
+def _by_length(rows: list[list[int]], score: Any) -> list[Any]:
     """Score rows of like length together; results in the order given."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found = [0.0] * len(rows)
+    found: list[Any] = [None] * len(rows)
     for start in range(0, len(order), ROWS_PER_FORWARD):
         piece = order[start : start + ROWS_PER_FORWARD]
         for i, value in zip(piece, score([rows[i] for i in piece]), strict=True):

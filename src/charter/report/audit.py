@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charter.report.artifacts import Artifacts
+from charter.report.audit_tables import audit_tables, why_no_tables
 from charter.report.charts import Fall, Row, Series, dot_interval, line_with_band, waterfall
 from charter.report.figures import Figure, figure, finite, number, policy_name
 from charter.report.sections import Chart, Table, TableRow, part, rows_at
@@ -57,6 +58,7 @@ class Audit:
     curves: list[Chart]
     grew: list[Chart]
     principles: Table | None
+    tables: list[tuple[str, str, Table]]
     findings: list[Finding]
     more_findings: int
     failures: list[Failure]
@@ -77,10 +79,11 @@ def audit_part(artifacts: Artifacts) -> Audit | None:
         _curves(told),
         _grew(told),
         _principles(told),
+        audit_tables(told),
         [_finding(row) for row in findings[:NUM_FINDINGS]],
         max(0, len(findings) - NUM_FINDINGS),
         _failures(artifacts, told),
-        _notes(told),
+        [*_notes(told), *why_no_tables(told)],
     )
 
 

@@ -29,6 +29,7 @@ from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
+from charter.stages.rewards import RewardPart
 from charter.stages.saved import loaded, opened
 from charter.stages.seeds import shuffled
 from charter.store.folder import RunFolder
@@ -76,7 +77,7 @@ class Pipeline:
             for rounds in self._extra_rounds():
                 self._train_sft(f"2-sft-round-{rounds}", rounds)
         if "rl" in self._config.phases:
-            if self._config.policy.reward is None:
+            if self._config.policy.needs_reward_model:
                 self._sample()
                 self._label()
                 self._train_reward()
@@ -225,24 +226,38 @@ class Pipeline:
                     path,
                     prompts=self._prompts_for("policy", None),
                     start=start,
-                    reward=self._reward(models),
+                    reward=self._rewards(models),
                     load=loaded,
                     seed=config.seed,
                     progress=self._progress,
                 )
 
-        by: Any = self._keys.get("5-reward")
-        if config.policy.reward is not None:
-            by = {"constitution": self._inputs.hashes["constitution"], "labeler": labeler_hash(config.policy.reward)}
-        reads = {"config": config.policy.settings(), "reward": by, "start": start_key}
+        reads = {"config": config.policy.settings(), "reward": self._reward_key(), "start": start_key}
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work, trains=True)
 
-    def _reward(self, models: LabelerModels) -> Any:
-        """The folder of the reward model, or the check or labeler that the run file names in its place."""
-        chosen = self._config.policy.reward
-        if chosen is None:
-            return self._path("5-reward", "model")
-        return make_labeler(chosen, models, self._inputs.constitution, self._config.seed)
+    def _reward_key(self) -> Any:
+        """What the rewards depend on beside the settings."""
+        config = self._config.policy
+        if config.reward is None:
+            return self._keys.get("5-reward")
+        by = [None if source.by == "reward-model" else labeler_hash(source.by) for source in config.reward_sources]
+        if not isinstance(config.reward, tuple):
+            return {"constitution": self._inputs.hashes["constitution"], "labeler": by[0]}
+        trained = self._keys["5-reward"] if config.needs_reward_model else None
+        return {"constitution": self._inputs.hashes["constitution"], "sources": by, "reward_model": trained}
+
+    def _rewards(self, models: LabelerModels) -> list[RewardPart]:
+        """The reward model, the check or the labeler that the run file names, or several of them."""
+        return [
+            RewardPart(
+                self._path("5-reward", "model")
+                if source.by == "reward-model"
+                else make_labeler(source.by, models, self._inputs.constitution, self._config.seed),  # type: ignore[arg-type]
+                source.weight,
+                source.domains,
+            )
+            for source in self._config.policy.reward_sources
+        ]
 
     def _policies(self) -> list[evaluate.Policy]:
         policies = [evaluate.Policy("initial", self._config.model)]

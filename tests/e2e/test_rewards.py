@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -34,7 +35,10 @@ def test_nothing_is_labelled(checked):
     out, summary = checked
     assert [row["name"] for row in summary["stages"]][:2] == ["1-revise", "2-sft"]
     assert not any((out / name).exists() for name in ("3-sample", "4-label", "5-reward"))
-    assert summary["labeler"]["accuracy"]["value"] is None and summary["policies"]["rl-cai"]["num_words"]["value"] is not None
+    assert (
+        summary["labeler"]["accuracy"]["value"] is None
+        and summary["policies"]["rl-cai"]["num_words"]["value"] is not None
+    )
 
 
 def test_rewards_are_the_checks(checked):
@@ -64,3 +68,32 @@ def test_ppo_without_a_reward_model_takes_its_value_model_from_the_policy(tiny_w
 def test_a_check_that_is_not_there(tiny_world, tmp_path):
     with pytest.raises(ConfigError):
         run_world(tiny_world, tmp_path / "none", 'policy.reward={kind: checker, check: "tests.e2e.nothing:here"}')
+
+
+def test_several_sources_mixed_and_routed(tiny_world, tmp_path):
+    """A check for one domain, the reward model for the rest, a labeler's scores for all: the reward model is trained."""
+    rows = [json.loads(line) for line in (tiny_world / "prompts.jsonl").read_text().splitlines()]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({**row, "domain": "bread" if i % 2 else None}) + "\n" for i, row in enumerate(rows))
+    )
+    direct = DIRECT.partition("=")[2] % (tiny_world / "labeler")
+    checker = CHECK.partition("=")[2]
+    sources = (
+        f"[{{by: reward-model, domains: rest}}, {{by: {checker}, domains: [bread]}}, {{by: {direct}, weight: 0.5}}]"
+    )
+    settings = ("phases=[rl]", "evaluate.sl_rounds=[]", f"prompts.source={prompts}", "policy.steps=3")
+    out = tmp_path / "several"
+    summary = run_world(tiny_world, out, f"policy.reward={sources}", *settings)
+    assert [stage["name"] for stage in summary["stages"]][:4] == ["3-sample", "4-label", "5-reward", "6-policy"]
+    metrics = [json.loads(line) for line in (out / "6-policy" / "metrics.jsonl").read_text().splitlines()]
+    model, check, scores = zip(*(row["sources"].values() for row in metrics), strict=True)
+    assert list(metrics[0]["sources"])[0] == "reward model" and len(metrics[0]["sources"]) == 3
+    for row in range(3):
+        checked = check[row]["num"] + sum(check[row]["abstained"].values())
+        assert model[row]["num"] + checked == scores[row]["num"] == 6
+        assert set(check[row]["abstained"]) <= {"uncheckable"}
+        assert metrics[row]["num_without_reward"] == 0, "the labeler scores them all"
+    assert sum(sum(row["abstained"].values()) for row in check) > 0 and sum(row["num"] for row in check) > 0
+    done = json.loads((out / "6-policy" / "done.json").read_text())
+    assert re.match(r"reward model, checker tests.e2e.test_rewards:says_bread, ", done["summary"]["reward"])

@@ -47,6 +47,7 @@ from charter.config.training import (
     DpoConfig,
     PolicyConfig,
     RewardConfig,
+    RewardSource,
     SftConfig,
 )
 
@@ -74,6 +75,7 @@ __all__ = [
     "PromptsConfig",
     "ReviseConfig",
     "RewardConfig",
+    "RewardSource",
     "RunConfig",
     "SampleConfig",
     "SamplingConfig",

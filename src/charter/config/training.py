@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from charter.config.base import Count, Probability, Section, Source
 from charter.config.labelers import CheckerConfig, DirectConfig
@@ -47,12 +47,44 @@ class DpoConfig(Section):
     checkpoint_every: Count = 50
 
 
+def _kind(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "kind=several"
+    return f"kind={value.get('kind') if isinstance(value, dict) else getattr(value, 'kind', None)}"
+
+
+def _by(value: Any) -> str:
+    return f"kind={value}" if isinstance(value, str) else _kind(value)
+
+
+class RewardSource(Section):
+    """One of several sources of reward."""
+
+    by: Annotated[
+        Annotated[Literal["reward-model"], Tag("kind=reward-model")]
+        | Annotated[CheckerConfig, Tag("kind=checker")]
+        | Annotated[DirectConfig, Tag("kind=direct")],
+        Discriminator(_by),
+    ]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    domains: Literal["all", "rest"] | Annotated[tuple[Source, ...], Field(min_length=1)] = "all"
+    """Prompts of which domains it scores; rest: of those that no other source names, and those without a domain."""
+
+
+PolicyReward = Annotated[
+    Annotated[CheckerConfig, Tag("kind=checker")]
+    | Annotated[DirectConfig, Tag("kind=direct")]
+    | Annotated[tuple[RewardSource, ...], Field(min_length=1), Tag("kind=several")],
+    Discriminator(_kind),
+]
+
+
 class PolicyConfig(Section):
     later: ClassVar[frozenset[str]] = frozenset({"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef"})
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
-    reward: Annotated[CheckerConfig | DirectConfig, Field(discriminator="kind")] | None = None
-    """A check, or a labeler's scores (d-RLAIF), instead of a reward model: nothing is labelled then."""
+    reward: PolicyReward | None = None
+    """A check, or a labeler's scores (d-RLAIF), instead of a reward model: nothing is labelled then. Or a list of sources."""
     initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100
@@ -86,3 +118,15 @@ class PolicyConfig(Section):
     max_new_tokens: Count = 256
     temperature: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Count = 10
+
+    @property
+    def reward_sources(self) -> tuple[RewardSource, ...]:
+        """What scores the rollouts; one alone where the run file names no list."""
+        if isinstance(self.reward, tuple):
+            return self.reward
+        return (RewardSource(by=self.reward or "reward-model"),)
+
+    @property
+    def needs_reward_model(self) -> bool:
+        """Is a reward model among the sources?"""
+        return any(source.by == "reward-model" for source in self.reward_sources)

@@ -23,6 +23,7 @@ from charter.records import Prompt
 from charter.run_file import resolved_yaml
 from charter.sources import is_python, resolve_python
 from charter.stages.readings import Gold
+from charter.stages.rewards import check_routes
 from charter.store.disk import atomic_write
 from charter.store.hashing import hash_json
 from charter.store.jsonl import read_json, write_json
@@ -51,8 +52,8 @@ def gather(config: RunConfig) -> Inputs:
     constitution = constitution_of(config)
     gold = load_gold(config.evaluate.gold)
     check_wordings(config.label.labeler)
-    _check_reward(config)
     prompts = load_prompts(config.prompts, Path(), config.seed)
+    _check_reward(config, prompts)
     held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)
     judge = config.evaluate.judge
     hashes = {
@@ -70,10 +71,12 @@ def gather(config: RunConfig) -> Inputs:
     return Inputs(constitution, prompts, held_out, gold, hashes)
 
 
-def _check_reward(config: RunConfig) -> None:
-    """What stands in for a reward model can be made."""
-    if config.policy.reward is not None:
-        check_wordings(config.policy.reward)
+def _check_reward(config: RunConfig, prompts: list[Prompt]) -> None:
+    """What rewards the policy can be made, and has prompts."""
+    for source in config.policy.reward_sources:
+        if source.by != "reward-model":
+            check_wordings(source.by)
+    check_routes(config.policy.reward_sources, prompts)
 
 
 def constitution_of(config: RunConfig) -> Constitution:

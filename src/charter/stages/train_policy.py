@@ -1,6 +1,7 @@
 """Reinforcement learning against the reward model, with a KL penalty to the model that it starts from.
 
-reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model, or a check or a labeler's scores
+reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model, a check, a labeler's scores
+        (stages/rewards.py)
 writes  model/               Hugging Face folder of the trained policy
         checkpoints/step-N/  the policy on the way, Hugging Face folders too
         metrics.jsonl        one row per update
@@ -18,32 +19,24 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from charter.config import ModelConfig, PolicyConfig
 from charter.errors import DataError
 from charter.models.local import LocalModel
 from charter.progress import Progress
-from charter.records import Abstention, Prompt
-from charter.stages.saved import Load, load_reward_model, save_model, step_reporter
+from charter.records import Prompt
+from charter.stages.rewards import RewardPart, name_of, rewards_of
+from charter.stages.saved import Load, save_model, step_reporter
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training.distributed import is_main
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.ppo import train_ppo, value_model_from
-from charter.training.reward import reward_model_from_policy, score
-from charter.training.rollout import RewardFunction
+from charter.training.reward import reward_model_from_policy
 
 STAGE = "policy"
 STEP = re.compile(r"step-(\d+)")
 ROLLOUTS_PER_STEP = 8
-
-
-class Scorer(Protocol):
-    """A check, or a labeler that scores each response on its own."""
-
-    name: str
-
-    def score(self, items: Sequence[tuple[Prompt, str]]) -> list[float | Abstention]: ...
 
 
 def run(
@@ -52,7 +45,7 @@ def run(
     *,
     prompts: Sequence[Prompt],
     start: ModelConfig,
-    reward: Path | Scorer,
+    reward: Sequence[RewardPart],
     load: Load,
     seed: int,
     progress: Progress,
@@ -60,7 +53,7 @@ def run(
     """Train a policy from ``start`` against a reward; return counts and the KL reached.
 
     Args:
-        reward: folder of a reward model, or what scores the responses in its place.
+        reward: the sources of reward; they are normalised where the run file names a list.
 
     Raises:
         DataError: no prompt fits into the model's context.
@@ -78,7 +71,8 @@ def run(
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
 
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
-        rewards, reward_model = _reward(reward, policy, prompts)
+        several = isinstance(config.reward, tuple)
+        rewards, reward_model = rewards_of(reward, policy, prompts, normalise=several)
         values = []  # GRPO and RLOO have no value model
         if config.algorithm == "ppo":  # it starts as the reward model, or else as the policy with a new head
             start_of_values = reward_model
@@ -102,49 +96,7 @@ def run(
         )
         save_model(policy.model, policy.tokenizer, folder / "model")
     counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
-    return {**trained, **counts, "reward": "reward model" if isinstance(reward, Path) else reward.name}
-
-
-def _reward(reward: Path | Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> tuple[RewardFunction, Any]:
-    """The reward function, and the reward model where there is one."""
-    if not isinstance(reward, Path):
-        return scored_by(reward, policy, prompts), None
-    reward_model = load_reward_model(reward, policy.model)
-    return reward_function(reward_model, policy), reward_model
-
-
-def scored_by(scorer: Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> RewardFunction:
-    """Rewards in [0, 1] by a scorer; a response on which it abstains has none, and is left out of the update."""
-    by_id = {prompt.id: prompt for prompt in prompts}
-
-    def rewards(rollouts: list[Rollout]) -> list[float | None]:
-        items = [(by_id[rollout.prompt_id], policy.decode(rollout.response_ids)) for rollout in rollouts]
-        return [None if isinstance(value, Abstention) else value for value in scorer.score(items)]
-
-    return rewards
-
-
-def reward_function(reward_model: Any, policy: LocalModel) -> RewardFunction:
-    """Scores rollouts, which come group by group; a prompt is computed once for its group."""
-    end = policy.encode_response("")[-1]
-
-    def rewards(rollouts: list[Rollout]) -> list[float | None]:
-        groups: list[list[Rollout]] = []
-        for rollout in rollouts:
-            if groups and groups[-1][0].prompt_id == rollout.prompt_id:
-                groups[-1].append(rollout)
-            else:
-                groups.append([rollout])
-        ended = [[_ended(rollout, end) for rollout in group] for group in groups]
-        scored = score(reward_model, [group[0].prompt_ids for group in groups], ended)
-        return [reward for group in scored for reward in group]
-
-    return rewards
-
-
-def _ended(rollout: Rollout, end: int) -> list[int]:
-    said = rollout.response_ids[:-1] if rollout.stopped else rollout.response_ids
-    return [*said, end]
+    return {**trained, **counts, "reward": ", ".join(name_of(part.by) for part in reward)}
 
 
 class RolloutRecorder:

@@ -30,7 +30,14 @@ from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
 from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
-from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
+from charter.training.rollout import (
+    EncodedPrompt,
+    RewardFunction,
+    Rollout,
+    StepRewards,
+    packed_groups,
+    sampling_logprobs,
+)
 
 TERMS = ("loss", "kl_k1", "kl_k3", "entropy", "clipped")
 
@@ -40,7 +47,7 @@ __all__ = ["Callbacks", "EncodedPrompt", "RewardFunction", "Rollout", "train_grp
 def train_grpo(
     policy: Any,
     reference: Any,
-    reward_function: RewardFunction,
+    reward_function: RewardFunction | StepRewards,
     prompts: Sequence[EncodedPrompt],
     config: PolicyConfig,
     *,

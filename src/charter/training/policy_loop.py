@@ -15,9 +15,11 @@ from charter.objectives.kl import adaptive_kl_coef
 from charter.training import distributed
 from charter.training.optimise import Trainer
 from charter.training.rollout import (
+    EachAlone,
     EncodedPrompt,
     RewardFunction,
     Rollout,
+    StepRewards,
     draw_prompts,
     known_rewards,
     roll_out,
@@ -51,7 +53,7 @@ class PolicyLoop:
 
     policy: Any
     update: Update
-    reward_function: RewardFunction
+    reward_function: RewardFunction | StepRewards
     prompts: Sequence[EncodedPrompt]
     config: PolicyConfig
     seed: int
@@ -88,7 +90,7 @@ class PolicyLoop:
         started = time.monotonic()
         self.policy.eval()
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, self.seed, step - 1)
-        rollouts, rewards = self._roll_out(trainer, drawn, step)
+        rollouts, rewards, rewarding = self._roll_out(trainer, drawn, step)
         known = torch.tensor(known_rewards(rewards, step))
         update, adapted = self._adapted(trainer)
         measured = {**adapted, **update(trainer, rollouts, rewards)}
@@ -101,6 +103,7 @@ class PolicyLoop:
             "reward_mean": float(known.mean()),
             "reward_std": float(known.std()) if len(known) > 1 else 0.0,
             "num_without_reward": len(rewards) - len(known),
+            **rewarding,
             "response_length": sum(num_tokens) / len(num_tokens),
             "stopped_fraction": sum(rollout.stopped for rollout in rollouts) / len(rollouts),
             "num_tokens": sum(num_tokens) + sum(len(prompt.ids) for prompt in drawn),
@@ -115,8 +118,8 @@ class PolicyLoop:
 
     def _roll_out(
         self, trainer: Trainer, drawn: Sequence[EncodedPrompt], step: int
-    ) -> tuple[list[Rollout], list[float | None]]:
-        """Each process samples and scores its share of the prompts; all of them then know all rollouts."""
+    ) -> tuple[list[Rollout], list[float | None], dict[str, Any]]:
+        """Each process samples and scores its share of the prompts; all of them then know all rollouts, and combine the scores."""
         own, place = distributed.share(drawn)
         try:
             rollouts = roll_out(
@@ -127,11 +130,12 @@ class PolicyLoop:
                 f"step {step}: the policy can't be sampled ({error}); the last good state is in {trainer.checkpoints}; lower "
                 f"the learning rate (now {self.config.learning_rate:g}) or raise policy.kl_coef, and run again"
             ) from error
-        rewards = self.reward_function(rollouts)
-        if distributed.world().size == 1:
-            return rollouts, rewards
-        rows = distributed.gathered([[asdict(r), reward] for r, reward in zip(rollouts, rewards, strict=True)])
-        return [Rollout(**row) for row, _ in rows], [reward for _, reward in rows]
+        by = EachAlone(self.reward_function) if callable(self.reward_function) else self.reward_function
+        scores = by.score(rollouts)
+        if distributed.world().size > 1:
+            rows = distributed.gathered([[asdict(r), score] for r, score in zip(rollouts, scores, strict=True)])
+            rollouts, scores = [Rollout(**row) for row, _ in rows], [score for _, score in rows]
+        return rollouts, *by.combine(scores)
 
     def _adapted(self, trainer: Trainer) -> tuple[Update, dict[str, float]]:
         """The update with the KL coefficient of this step, which follows from the metrics of the last one.

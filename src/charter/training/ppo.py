@@ -37,7 +37,14 @@ from charter.training.packing import (
 from charter.training.penalty import loss_penalty, reward_penalty
 from charter.training.policy_loop import Callbacks, PolicyLoop
 from charter.training.reward import score_head
-from charter.training.rollout import EncodedPrompt, RewardFunction, Rollout, packed_groups, sampling_logprobs
+from charter.training.rollout import (
+    EncodedPrompt,
+    RewardFunction,
+    Rollout,
+    StepRewards,
+    packed_groups,
+    sampling_logprobs,
+)
 
 TERMS = ("loss", "value_loss", "entropy", "clipped")
 
@@ -58,7 +65,7 @@ def train_ppo(
     policy: Any,
     reference: Any,
     value_model: Any,
-    reward_function: RewardFunction,
+    reward_function: RewardFunction | StepRewards,
     prompts: Sequence[EncodedPrompt],
     config: PolicyConfig,
     *,

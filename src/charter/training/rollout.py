@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +45,31 @@ class Rollout:
 
 RewardFunction = Callable[[list[Rollout]], list[float | None]]
 """Rewards of rollouts, which come group by group; None where there is none."""
+
+
+class StepRewards(Protocol):
+    """Rewards that depend on all rollouts of a step: several processes score their shares, and each combines all scores."""
+
+    def score(self, rollouts: list[Rollout]) -> list[Any]:
+        """What is known of each rollout by itself, as JSON; rollouts come group by group."""
+        ...
+
+    def combine(self, scores: list[Any]) -> tuple[list[float | None], dict[str, Any]]:
+        """The rewards of a step's rollouts, and figures for its line of metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class EachAlone:
+    """A reward function, by which rollouts don't depend on one another."""
+
+    function: RewardFunction
+
+    def score(self, rollouts: list[Rollout]) -> list[Any]:
+        return list(self.function(rollouts))
+
+    def combine(self, scores: list[Any]) -> tuple[list[float | None], dict[str, Any]]:
+        return scores, {}
 
 
 def draw_prompts(prompts: Sequence[EncodedPrompt], count: int, seed: int, step: int) -> list[EncodedPrompt]:

@@ -91,3 +91,15 @@ evaluate:
 """
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_world, tmp_path_factory) -> Path:
+    """The undisturbed run of that world, shared by all modules: copy it before you write into it."""
+    from charter.pipeline import run
+    from charter.progress import QuietProgress
+    from charter.run_file import load_run
+
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run(load_run(tiny_world / "run.yaml"), out, QuietProgress())
+    return out

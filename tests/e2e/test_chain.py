@@ -31,14 +31,6 @@ def run_world(world: Path, out: Path, *settings: str) -> dict:
     return run(load_run(world / "run.yaml", settings), out, QuietProgress())
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_world, tmp_path_factory) -> Path:
-    """The undisturbed run."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    run_world(tiny_world, out)
-    return out
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """All that a run wrote, without what tells when and how long."""
     found = {}

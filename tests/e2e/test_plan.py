@@ -7,18 +7,12 @@ import pytest
 
 from charter.cli import main as cli
 from charter.plan.make import against, make_plan
-from charter.progress import QuietProgress
 from charter.run_file import load_run
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_world, tmp_path_factory):
-    from charter.pipeline import run
-
-    config = load_run(tiny_world / "run.yaml")
-    folder = tmp_path_factory.mktemp("planned") / "run"
-    run(config, folder, QuietProgress())
-    return config, folder
+@pytest.fixture
+def finished(tiny_world, whole):
+    return load_run(tiny_world / "run.yaml"), whole
 
 
 def by_name(plan):

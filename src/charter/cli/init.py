@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from charter.cli.say import say
 
+SCHEMA_FILE = "run.schema.json"
 RUN_FILE = """\
+# yaml-language-server: $schema={schema}
 # A Charter run: everything that it depends on stands here. Paths count from this file's folder.
 # charter run {name}/run.yaml       the same command resumes; charter run --set policy.steps=3 ... changes a setting
 name: {name}
@@ -82,24 +85,40 @@ HELD_OUT = [
 ]
 
 
-def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", metavar="DIR")]) -> None:
-    """Write a commented run file, a constitution and a few prompts to start from."""
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to create.", metavar="DIR")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Write a commented run file, a constitution and a few prompts to start from.
+
+    Beside them stands the run file's JSON Schema, by which editors complete and check it.
+
+    \f
+    JSON: files[], next (the command to go on with).
+    """
     import re
 
+    from charter.cli.schema import schema_text
     from charter.constitution.load import find_constitution
     from charter.errors import StoreError
     from charter.store.jsonl import write_jsonl
     from charter.yaml_io import write_text
 
-    files = [folder / name for name in ("run.yaml", "constitution.yaml", "prompts.jsonl", "held-out.jsonl")]
+    files = [
+        folder / name for name in ("run.yaml", "constitution.yaml", "prompts.jsonl", "held-out.jsonl", SCHEMA_FILE)
+    ]
     for file in files:
         if file.exists():
             raise StoreError(f"{file}: is there already: choose another folder")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.absolute().name).strip("-._") or "run"
-    write_text(files[0], RUN_FILE.format(name=name))
+    write_text(files[0], RUN_FILE.format(name=name, schema=SCHEMA_FILE))
     write_text(files[1], find_constitution("general").read_text("utf-8"))
-    for file, prompts in zip(files[2:], (PROMPTS, HELD_OUT), strict=True):
+    for file, prompts in zip(files[2:4], (PROMPTS, HELD_OUT), strict=True):
         write_jsonl(file, [{"prompt": text, "harmful": harmful} for text, harmful in prompts])
+    write_text(files[4], schema_text("run"))
+    if as_json:
+        say(json.dumps({"files": [str(file) for file in files], "next": f"charter run {files[0]}"}))
+        return
     for file in files:
         say(str(file))
     say(f"Edit them, then: charter run {files[0]}")

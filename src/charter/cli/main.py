@@ -21,6 +21,7 @@ from charter.cli import (
     rate,
     report,
     run,
+    schema,
     show,
     train_reward,
     verify,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("init")(init.init)
+app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("report")(report.report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,16 @@ import typer
 from charter.cli.say import say
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
-    """Write report.html into a run folder anew, and print where it is."""
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Write report.html into a run folder anew, and print where it is.
+
+    \f
+    JSON: report (path). The figures themselves stand in RUN/summary.json and RUN/8-audit/audit.json.
+    """
     from charter.report.page import write_report
 
-    say(str(write_report(run)))
+    page = str(write_report(run))
+    say(json.dumps({"report": page}) if as_json else page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +29,13 @@ def run(
         list[str] | None, typer.Option("--set", help="Change a setting, as policy.steps=3.", metavar="KEY=VALUE")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the result.")] = False,
 ) -> None:
-    """Do both phases of Constitutional AI, evaluate, audit, and write a report. The same command resumes."""
+    """Do both phases of Constitutional AI, evaluate, audit, and write a report. The same command resumes.
+
+    \f
+    JSON: run (folder), summary (the content of summary.json), verdict (of the audit), files {summary, audit, report}.
+    """
     from charter.run_file import load_run
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -47,12 +53,16 @@ def run(
         audit = audited(folder)
         progress.finish("audit")
     page = write_report(folder)
+    files = {"summary": str(folder / "summary.json"), "audit": str(folder / AUDIT_FILE), "report": str(page)}
+    if as_json:
+        say(json.dumps({"run": str(folder), "summary": summary, "verdict": audit["verdict"], "files": files}))
+        return
     for line in headline(summary):
         say(line)
     say(f"audit:   {audit['verdict']['says']}")
-    say(f"summary: {folder / 'summary.json'}")
-    say(f"details: {folder / AUDIT_FILE}")
-    say(f"report:  {page}")
+    say(f"summary: {files['summary']}")
+    say(f"details: {files['audit']}")
+    say(f"report:  {files['report']}")
 
 
 def headline(summary: dict[str, Any]) -> list[str]:

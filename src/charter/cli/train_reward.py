@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,13 @@ def train_reward(
     holdout: Annotated[float, typer.Option(min=0.001, max=0.9, help="Fraction of prompts held out.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and split.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the result.")] = False,
 ) -> None:
-    """Train a reward model on preference data and compare it with trivial baselines. The same command resumes."""
+    """Train a reward model on preference data and compare it with trivial baselines. The same command resumes.
+
+    \f
+    JSON: model (folder of the reward model), summary (the content of summary.json).
+    """
     from charter.config import ModelConfig, RewardConfig
     from charter.progress import open_progress
     from charter.stages.train_reward import train_reward_from_file
@@ -35,9 +41,13 @@ def train_reward(
     start = ModelConfig(source=str(Path(model).resolve()) if Path(model).exists() else model)
     with open_progress(quiet) as progress:
         summary = train_reward_from_file(data, start, out, config=config, limit=limit, seed=seed, progress=progress)
+    trained = out / "5-reward" / "model"
+    if as_json:
+        say(json.dumps({"model": str(trained), "summary": summary}))
+        return
     for line in table(summary):
         say(line)
-    say(f"reward model: {out / '5-reward' / 'model'}")
+    say(f"reward model: {trained}")
 
 
 def table(summary: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,17 +11,27 @@ import typer
 from charter.cli.say import say
 
 
-def verify(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
-    """Hash every file of every finished stage again and name those that changed (exit code 1)."""
+def verify(
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Hash every file of every finished stage again and name those that changed (exit code 1).
+
+    \f
+    JSON: run, num_stages (finished ones, which were hashed), faults[] (a line each).
+    """
     from charter.store.folder import MANIFEST
     from charter.store.folder import verify as find_faults
 
     faults = find_faults(run)
+    num_stages = len(list(run.glob(f"*/{MANIFEST}")))
+    if as_json:
+        say(json.dumps({"run": str(run), "num_stages": num_stages, "faults": faults}))
+        raise typer.Exit(1 if faults else 0)
     for line in faults:
         say(line)
     if faults:
         raise typer.Exit(1)
-    num_stages = len(list(run.glob(f"*/{MANIFEST}")))
     if num_stages:
         say(f"{run}: all files of {num_stages} finished stages are as they were written")
     else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -125,6 +125,11 @@ def load_constitution(path: Path) -> Constitution:
     _refuse_duplicates(document, [entry.text for entry in file.principles], "text")
     principles = tuple(entry.to_principle(file.defaults) for entry in file.principles)
     return Constitution(file.name.strip(), file.description.strip(), principles, file.defaults)
+
+
+def constitution_schema() -> dict[str, Any]:
+    """JSON Schema of the file; that ids and texts differ is beyond it."""
+    return {**_File.model_json_schema(), "title": "Constitution", "description": "A Charter constitution."}
 
 
 def _refuse_duplicates(document: YamlDocument, values: list[str], key: str) -> None:

@@ -127,7 +127,8 @@ TOTALS = ("calls", "prompt_tokens", "completion_tokens", "trained_tokens")
 
 def _endpoints(config: RunConfig) -> list[ModelConfig]:
     judge = [config.evaluate.judge] if config.evaluate.judge else []
-    scorer = labeler_models(config.policy.reward) if config.policy.reward else []
+    scorers = [source.by for source in config.policy.reward_sources if source.by != "reward-model"]
+    scorer = [model for by in scorers for model in labeler_models(by)]
     models = [*labeler_models(config.label.labeler), *scorer, *judge]
     return [model for model in models if model.source.startswith(("http://", "https://"))]
 

@@ -102,7 +102,22 @@ def induce(
             progress.advance(len(chunk))
     chosen = choose(odds, train, plan)
     ids = [id for id, _ in chosen]
-    told = {
+    told = _told(odds, candidates, origin, chosen, (train, held_out), plan)
+    by_id = {p.id: p for p in candidates.principles}
+    drafts = tuple(replace(by_id[id], tags=(*by_id[id].tags, "draft", f"induced-{origin[id]}")) for id in ids)
+    return replace(candidates, principles=drafts), told
+
+
+def _told(
+    odds: Odds,
+    candidates: Constitution,
+    origin: dict[str, str],
+    chosen: Sequence[tuple[str, float]],
+    split: tuple[list[PreferencePair], list[PreferencePair]],
+    plan: Plan,
+) -> dict[str, Any]:
+    (train, held_out), ids = split, [id for id, _ in chosen]
+    return {
         "num_train": len(train),
         "num_held_out": len(held_out),
         "candidates": [
@@ -114,9 +129,6 @@ def induce(
         "held_out_agreement": agreement(_margins(odds, ids, held_out), held_out).to_json() if ids else None,
         "baselines": {name: row.to_json() for name, row in baselines(train, held_out, plan.seed).items()},
     }
-    by_id = {p.id: p for p in candidates.principles}
-    drafts = tuple(replace(by_id[id], tags=(*by_id[id].tags, "draft", f"induced-{origin[id]}")) for id in ids)
-    return replace(candidates, principles=drafts), told
 
 
 def choose(odds: Odds, train: Sequence[PreferencePair], plan: Plan) -> list[tuple[str, float]]:

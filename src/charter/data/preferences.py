@@ -2,7 +2,8 @@
 
 Shapes of a row: ours (charter.records.PreferencePair), hh-rlhf transcripts, TRL (prompt, chosen, rejected; plain or
 conversational, the prompt explicit or in both), sharegpt (conversations, chosen, rejected), LLMBar (input, output_1,
-output_2, label), the 438 HHH comparisons of the 2022 paper (text_correct, text_incorrect).
+output_2, label), the 438 HHH comparisons of the 2022 paper (text_correct, text_incorrect); in files also OASST trees,
+UltraFeedback and KTO rows (charter.data.ranked).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from charter.data.conversations import (
     parse_transcript,
     shared_prompt,
 )
+from charter.data.ranked import spread
 from charter.data.rows import Row, data_files, read_places
 from charter.errors import DataError
 from charter.records import Conversation, Message, PreferencePair, Prompt
@@ -40,7 +42,7 @@ def load_preferences(path: Path, faults: list[str] | None = None) -> list[Prefer
     """
     found: dict[str, PreferencePair] = {}
     for file in data_files(path):
-        for place, row in read_places(file):
+        for place, row in spread(read_places(file)):
             try:
                 _keep(found, read_preference(row, place), place)
             except DataError as error:

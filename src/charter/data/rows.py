@@ -1,4 +1,5 @@
-"""Rows of a data file with their place (file:line), whatever the container: JSON Lines, JSON, CSV, Parquet, gzipped or not."""
+"""Rows of a data file with their place (file:line), whatever the container: JSON Lines, JSON, CSV, Parquet, gzipped or not,
+and the folders that Hugging Face's ``save_to_disk`` writes (Arrow)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from charter.errors import DataError
 from charter.store.disk import store_errors
 from charter.store.jsonl import parse_object
 
-Container = Literal["jsonl", "json", "csv", "parquet"]
+Container = Literal["jsonl", "json", "csv", "parquet", "arrow"]
 Row = dict[str, Any]
 SUFFIXES: dict[str, Container] = {
     ".jsonl": "jsonl",
@@ -23,11 +24,12 @@ SUFFIXES: dict[str, Container] = {
     ".json": "json",
     ".csv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
 
 
 def data_files(path: Path) -> list[Path]:
-    """A file itself, or the data files directly in a folder, by name.
+    """A file itself, or the data files directly in a folder, by name; of a Hugging Face folder (save_to_disk) its parts.
 
     Raises:
         DataError: nothing there, or no data file in the folder.
@@ -36,6 +38,11 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file: check the path")
+    if (path / "dataset_dict.json").is_file():
+        parts = sorted(part for part in path.iterdir() if (part / "state.json").is_file())
+        return [file for part in parts for file in data_files(part)]
+    if (path / "state.json").is_file():
+        return sorted(path.glob("*.arrow"))
     files = [file for file in sorted(path.iterdir()) if file.is_file() and _suffix(file) in SUFFIXES]
     if not files:
         raise DataError(f"{path}: no data file in this folder: put {', '.join(SUFFIXES)} there, or name a file")
@@ -53,8 +60,8 @@ def read_places(path: Path, container: Container | None = None) -> Iterator[tupl
         StoreError: the file can't be read.
     """
     kind = container or SUFFIXES.get(_suffix(path), "jsonl")
-    if kind == "parquet":
-        yield from _parquet(path)
+    if kind in ("parquet", "arrow"):
+        yield from _columns(path, kind)
         return
     with _open(path) as file:
         if kind == "csv":
@@ -131,17 +138,30 @@ def _text_lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
             raise DataError(f"{path}:{number}: byte {error.start} is not UTF-8: save the file as UTF-8") from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+def _columns(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'charter[parquet]'") from error
+        raise DataError(f"{path}: reading {kind.capitalize()} needs pyarrow: pip install 'charter[parquet]'") from error
     index = 0
     try:
-        with store_errors(path), parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+        with store_errors(path):
+            for batch in _batches(path, kind):
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", row
                     index += 1
     except ArrowException as error:
-        raise DataError(f"{path}: not valid Parquet ({str(error).splitlines()[0]}): fetch it again") from error
+        raise DataError(
+            f"{path}: not valid {kind.capitalize()} ({str(error).splitlines()[0]}): fetch it again"
+        ) from error
+
+
+def _batches(path: Path, kind: str) -> Iterator[Any]:
+    from pyarrow import ipc, parquet
+
+    if kind == "parquet":
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=1024)
+    else:
+        with path.open("rb") as stream, ipc.open_stream(stream) as reader:
+            yield from reader

@@ -40,6 +40,7 @@ def run(
     from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
     from charter.progress import open_progress
     from charter.report.page import write_report
+    from charter.store.whole import close
 
     with open_progress(quiet) as progress:
         summary = run_pipeline(config, folder, progress)
@@ -47,6 +48,7 @@ def run(
         audit = audited(folder)
         progress.finish("audit")
     page = write_report(folder)
+    close(folder)
     for line in headline(summary):
         say(line)
     say(f"audit:   {audit['verdict']['says']}")

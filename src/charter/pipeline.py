@@ -35,6 +35,7 @@ from charter.stages.seeds import shuffled
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
+from charter.store.whole import reopen
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
@@ -50,6 +51,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
+        reopen(folder)
         remember(config, inputs, folder)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 

@@ -188,7 +188,7 @@ def content(folder: Path) -> dict[str, bytes]:
             path.is_file()
             and not hidden
             and not name.startswith("ledger")
-            and path.name not in ("attempts.jsonl", "done.json")
+            and path.name not in ("attempts.jsonl", "done.json", "files.json")
         ):
             found[name] = _timeless(path.name, path.read_bytes()).replace(str(folder).encode(), b"OUT")
     return found

@@ -46,3 +46,8 @@ def test_pages():
     told = told_by("pages")
     assert told["violations"] == 0, told
     assert told["control_executions"] > 0 < told["control_outside_requests"]
+
+
+def test_flips():
+    told = told_by("flips")
+    assert (told["found"], told["not_named"], told["false_alarms"]) == (told["flips"], 0, 0), told

@@ -155,3 +155,16 @@ def test_headline_says_what_is_not_known():
     lines = headline(json.loads(json.dumps(summary)))
     assert lines[0].split() == ["harmful_rate", "over_refusal_rate", "correct_rate", "gold"]
     assert lines[1].split("  ")[0] == "initial" and "0.25 (0.20 to 0.30)" in lines[1] and lines[1].endswith("-")
+
+
+def test_importing_opens_no_socket():
+    code = (
+        "import socket, sys\n"
+        "def refuse(*args, **kwargs): raise SystemExit('a socket is opened at import')\n"
+        "socket.socket.connect = socket.socket.bind = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "socket.socket.__init__ = refuse\n"
+        "import charter, charter.cli.main, charter.pipeline, charter.audit.run, charter.report.page, charter.compare\n"
+        "import charter.models.endpoint, charter.rating.guard, charter.export.write\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -37,7 +37,12 @@ def content(folder: Path) -> dict[str, bytes]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not path.is_file() or hidden or name.startswith("ledger") or path.name in ("attempts.jsonl", "done.json"):
+        if (
+            not path.is_file()
+            or hidden
+            or name.startswith("ledger")
+            or path.name in ("attempts.jsonl", "done.json", "files.json")
+        ):
             continue
         data = path.read_bytes()
         if path.name == "metrics.jsonl":
@@ -218,7 +223,10 @@ def test_an_edited_principle_asks_its_own_questions_and_no_others(tiny_world, wh
     edited = tmp_path / "edited.yaml"
     edited.write_text((tiny_world / "constitution.yaml").read_text().replace("be kind .", "be no kind ."))
     found = relabel(out, load_constitution(edited), QuietProgress())
-    texts = {(p.prompt.messages, *sorted((p.response_a, p.response_b))) for p in read_jsonl(out / "3-sample" / "pairs.jsonl", ResponsePair)}
+    texts = {
+        (p.prompt.messages, *sorted((p.response_a, p.response_b)))
+        for p in read_jsonl(out / "3-sample" / "pairs.jsonl", ResponsePair)
+    }
     assert found["num_asked"] == 2 * len(texts)  # one principle, both orders
     assert relabel(out, load_constitution(edited), QuietProgress())["num_asked"] == 0
 

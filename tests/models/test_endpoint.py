@@ -6,6 +6,7 @@ import email.utils
 import random
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -27,6 +28,9 @@ from charter.store.ledger import Ledger
 
 KEY = "sk-canary-0123456789"
 FAULTS = ("hang", "drip", "reset", "cut", "malformed", "empty", "html", "null_choices", "no_choices", "error_in_200", "null_content", "huge", 500, 502, 429, (429, {"retry-after": "0.2"}), (503, {"retry-after": "0"}))  # fmt: skip
+
+
+PROBE_SECONDS = calls.PROBE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +159,22 @@ def test_a_dead_server_is_waited_for():
     assert all(choice.logprobs for choice in found)
     assert "waiting until it is back" in notices[0] and notices[-1].endswith("answers again") and KEY not in "".join(notices)
     assert server.done["500"] < 60
+
+
+def test_a_dead_server_gets_one_probe_at_a_time(monkeypatch):
+    assert PROBE_SECONDS >= 15
+    monkeypatch.setattr(calls, "PROBE_SECONDS", 0.4)
+    asked_at: list[float] = []
+
+    def plan(number, body):
+        asked_at.append(time.monotonic())
+        return "reset" if number < calls.DEAD_AFTER + 4 + 3 else "ok"  # what is in flight when it dies, and three probes
+
+    with FaultServer(plan) as server:
+        found = model(server, concurrency=4).choose([asked(f"{i}") for i in range(12)])
+    assert all(choice.logprobs for choice in found)
+    gaps = [later - earlier for earlier, later in pairwise(asked_at[calls.DEAD_AFTER + 3 : calls.DEAD_AFTER + 7])]
+    assert len(gaps) == 3 and min(gaps) >= 0.38, gaps
 
 
 def test_items_that_a_living_server_cannot_do_end_at_their_deadline():

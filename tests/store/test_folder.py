@@ -11,6 +11,7 @@ from charter.errors import StoreError
 from charter.store.folder import RunFolder, verify
 from charter.store.hashing import hash_folder, hash_json
 from charter.store.jsonl import read_rows, write_json, write_jsonl
+from charter.store.whole import WHOLE, close, note, reopen
 
 HOLD = (
     "import sys, time, pathlib; from charter.store.folder import RunFolder\n"
@@ -130,3 +131,37 @@ def test_hashes_follow_content_not_order_or_caches(tmp_path):
     assert hash_folder(tmp_path) == before
     (tmp_path / "x").rename(tmp_path / "y")
     assert hash_folder(tmp_path) != before
+
+
+def test_a_closed_run_is_verified_to_the_last_byte(tmp_path):
+    with RunFolder.open(tmp_path) as run:
+        _finished(run)
+    for name in ("summary.json", "run.yaml", "ledger.sqlite", "8-audit/audit.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"a": [1,\n 2]}\n')
+    assert verify(tmp_path) == []
+    close(tmp_path)
+    assert verify(tmp_path) == []
+    for path in [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".")]:
+        before = path.read_bytes()
+        for at in {0, len(before) // 2, len(before) - 1}:
+            path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+            name = path.relative_to(tmp_path).as_posix()
+            assert any(name in line for line in verify(tmp_path)), (name, at)
+        path.write_bytes(before)
+    (tmp_path / "run.yaml").unlink()
+    assert verify(tmp_path) == ["run.yaml: missing"]
+
+
+def test_a_file_written_anew_is_noted_and_blesses_no_other(tmp_path):
+    for name in ("report.html", "summary.json"):
+        (tmp_path / name).write_text("before")
+    note(tmp_path, ["report.html"])
+    assert not (tmp_path / WHOLE).exists()  # the run isn't closed
+    close(tmp_path)
+    for name in ("report.html", "summary.json"):
+        (tmp_path / name).write_text("after")
+    note(tmp_path, ["report.html"])
+    assert verify(tmp_path) == ["summary.json: content changed since the run was finished"]
+    reopen(tmp_path)
+    assert verify(tmp_path) == []

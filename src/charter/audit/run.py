@@ -43,6 +43,7 @@ from charter.regression import Array
 from charter.statistics import unknown
 from charter.store.hashing import hash_file, hash_json
 from charter.store.jsonl import read_json, read_jsonl, write_json
+from charter.store.whole import note
 
 AUDIT_FILE = Path("8-audit") / "audit.json"
 SAME = 0.05  # nats; recorded margins further from the model's own are another model's
@@ -99,6 +100,7 @@ def write_audit(folder: Path, people: Path | None = None) -> dict[str, Any]:
     path = folder / AUDIT_FILE
     path.parent.mkdir(exist_ok=True)
     write_json(path, found)
+    note(folder, [AUDIT_FILE.as_posix()])
     return found
 
 

@@ -46,6 +46,7 @@ def run(
     from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
     from charter.progress import open_progress
     from charter.report.page import write_report
+    from charter.store.whole import close
 
     with open_progress(quiet) as progress:
         summary = run_pipeline(config, folder, progress)
@@ -53,6 +54,7 @@ def run(
         audit = audited(folder)
         progress.finish("audit")
     page = write_report(folder)
+    close(folder)
     files = {"summary": str(folder / "summary.json"), "audit": str(folder / AUDIT_FILE), "report": str(page)}
     if as_json:
         say(json.dumps({"run": str(folder), "summary": summary, "verdict": audit["verdict"], "files": files}))

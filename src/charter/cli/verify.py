@@ -15,13 +15,14 @@ def verify(
     run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Hash every file of every finished stage again and name those that changed (exit code 1).
+    """Hash every file of a finished run, or of its finished stages, again and name those that changed (exit code 1).
 
     \f
     JSON: run, num_stages (finished ones, which were hashed), faults[] (a line each).
     """
     from charter.store.folder import MANIFEST
     from charter.store.folder import verify as find_faults
+    from charter.store.whole import WHOLE
 
     faults = find_faults(run)
     num_stages = len(list(run.glob(f"*/{MANIFEST}")))
@@ -32,7 +33,12 @@ def verify(
         say(line)
     if faults:
         raise typer.Exit(1)
-    if num_stages:
-        say(f"{run}: all files of {num_stages} finished stages are as they were written")
+    if (run / WHOLE).is_file():
+        say(f"{run}: all files of the finished run and its {num_stages} stages are as they were written")
+    elif num_stages:
+        say(
+            f"{run}: all files of {num_stages} finished stages are as they were written; the run isn't finished, so nothing "
+            "tells of the files beside them (summary, report, ledger)"
+        )
     else:
         say(f"{run}: no stage is finished, so there is nothing to verify")

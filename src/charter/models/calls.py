@@ -24,7 +24,7 @@ from charter.errors import ConfigError, EndpointError
 
 MAX_BODY = 8 << 20
 FIRST_BACKOFF, MAX_BACKOFF = 0.25, 8.0  # seconds
-DEAD_AFTER, PROBE_SECONDS = 10, 5.0  # failures in a row; seconds between probes
+DEAD_AFTER, PROBE_SECONDS = 10, 15.0  # failures in a row; seconds between probes
 CUT = 0.7
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 SLOW_DOWN = (429, 503, 529)

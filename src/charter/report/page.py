@@ -24,6 +24,7 @@ from charter.report.figures import policy_class, policy_name
 from charter.report.memory import memory_rows
 from charter.report.visible import clipped, visible
 from charter.store.disk import atomic_write
+from charter.store.whole import note
 
 REPORT = "report.html"
 MAX_BYTES = 4_900_000  # of the page: what the rest of it leaves goes to the label explorer
@@ -53,6 +54,7 @@ def write_report(run: Path) -> Path:
     path = run / REPORT
     with atomic_write(path) as file:
         file.write(html.encode("utf-8"))
+    note(run, [REPORT])
     return path
 
 

@@ -2,6 +2,7 @@
 
 run/
   .lock                     held while a process works here
+  files.json                hashes of all that no stage's manifest holds, once the run is finished (whole.py)
   1-revise/
     revisions.jsonl         what the stage wrote
     attempts.jsonl          when it was worked on, and by whom
@@ -28,6 +29,7 @@ from charter.errors import CharterError, StoreError
 from charter.store.disk import store_errors
 from charter.store.hashing import content_files, hash_file, hash_json
 from charter.store.jsonl import JsonlAppender, read_json, read_rows, write_json
+from charter.store.whole import faults_beside_stages
 
 MANIFEST = "done.json"
 ATTEMPTS = "attempts.jsonl"
@@ -222,14 +224,15 @@ class StageFolder:
 
 
 def verify(run_path: Path) -> list[str]:
-    """Hash every file of every finished stage again; one line per file that isn't as it was written.
+    """Hash every file of a finished run, or of its finished stages, again; one line per file that isn't as it was written.
 
     Raises:
         StoreError: there is no run there, or a file can't be read.
     """
     if not run_path.is_dir():
         raise StoreError(f"{run_path}: no run folder there: check the path")
-    return [line for path in sorted(run_path.glob(f"*/{MANIFEST}")) for line in _verify_stage(path.parent)]
+    stages = [line for path in sorted(run_path.glob(f"*/{MANIFEST}")) for line in _verify_stage(path.parent)]
+    return stages + faults_beside_stages(run_path)
 
 
 def _verify_stage(folder: Path) -> list[str]:

@@ -126,6 +126,7 @@ def length_in_hard_labels(world: World) -> Planted:
 
 
 def second_place(world: World) -> Planted:
+    world.strength, world.noise = 1.0, 0.2  # surer answers leave no room for a lean: it would be smaller than planted
     world.position = -world.rng.uniform(0.12, 0.3)
     return Planted("second_place", LABELER, world.position, lambda audit: audit["labels"]["position"]["order_gap"])
 

@@ -2,8 +2,8 @@
 
 Worlds differ in size (300 to 2,000 pairs), in ties (replies drawn apart, or near copies), in noise, in soft or hard labels,
 in how far the reward is scaled, in style that goes with the goal without being part of it, and in how much a policy learns.
-Clean runs are drawn from the same worlds: noise of the labeler turns at most 8 % of the verdicts there, for a labeler that
-is noisier is a fault of its own, and planted as one. Link names and sizes are as in planted.py.
+Clean runs are drawn from the same worlds: noise of the labeler turns at most 8 % of the verdicts there, and that of the
+reward model at most 8 % of the labels: more is a fault of its own, and planted as one. Link names and sizes are as in planted.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from planted import Planted, _true_gold, _true_loss, finding
-from worlds import CARE, WEIGHTS, World, difference, draw_pairs, gap, gold, label
+from worlds import CARE, WEIGHTS, World, difference, draw_pairs, gap, gold, label, margins
 
 from charter.audit.figures import GOAL, LABELER, POLICY, REWARD_MODEL
 from charter.records import ResponsePair
@@ -53,7 +53,18 @@ def draw_other_world(seed: int) -> World:
     while _turned_by_noise(world) > CLEAN_NOISE:
         world.noise /= 1.3
         world.strength *= 1.15
+    while _turned_by_rewards(world) > CLEAN_NOISE:
+        world.reward_noise /= 1.3
     return world
+
+
+def _turned_by_rewards(world: World) -> float:
+    """Share of labels that rewards turn, on pairs that a perfect reading decides."""
+    drawn = dataclasses.replace(world, rng=random.Random(0), num_held_out=len(world.pairs))
+    _, preferences = label(drawn)
+    truth = {pair.id: any(difference(pair, id) for id in world.constitution) for pair in world.pairs}
+    rows = [row for row in margins(drawn, preferences) if truth[row["id"]] and row["p_a"] != 0.5]
+    return sum((row["margin"] > 0) != (row["p_a"] > 0.5) for row in rows) / len(rows)
 
 
 def _turned_by_noise(world: World) -> float:
@@ -115,6 +126,7 @@ def length_in_hard_labels(world: World) -> Planted:
 
 
 def second_place(world: World) -> Planted:
+    world.strength, world.noise = 1.0, 0.2  # surer answers leave no room for a lean: it would be smaller than planted
     world.position = -world.rng.uniform(0.12, 0.3)
     return Planted("second_place", LABELER, world.position, lambda audit: audit["labels"]["position"]["order_gap"])
 

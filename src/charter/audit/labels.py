@@ -29,6 +29,8 @@ HARD = 15.9  # nats; beyond it a label is 0 or 1
 MIN_POSITION = 0.02  # a lean below two points turns no verdict worth naming
 MIN_MISREAD = 0.1  # a principle that is read this much worse than the others, or worse than a coin
 MIN_PAIRS = 20
+MIN_TURNED = 0.005  # a pull that turns fewer of the verdicts isn't worth naming
+BENDS = (0.4, 0.7, 0.9)
 NUM_FAMILIES = 4
 """Families of tests of this link: position, principles, labels, judgments."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
@@ -50,8 +52,7 @@ def bent_controls(pairs: Pairs, outcome_P: Array) -> Array:
     """
     controls_PC = principle_controls(pairs)
     index_P = controls_PC @ (np.linalg.pinv(controls_PC) @ outcome_P)
-    middle = float(np.median(np.abs(index_P)))
-    bent = [np.clip(index_P, -limit, limit) for limit in (middle / 2, middle)]
+    bent = [np.clip(index_P, -limit, limit) for limit in np.quantile(np.abs(index_P), BENDS)]
     signs = [np.sign(np.nan_to_num(pairs.constitution_P)), np.sign(np.nan_to_num(pairs.gold_P))]
     return np.column_stack([controls_PC, *bent, *signs])
 
@@ -244,7 +245,7 @@ def _regression(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     found += _drivers_of_judgments(pairs, {driver.name for driver in found})
     figures = {"outcome": _outcome_name(labelled.label_P), "terms": _terms(labelled, controls_PC)}
     figures["drivers"] = [{"name": d.name, "coefficient": figure(d.coefficient, PREFERENCES), "p": d.p} for d in found]
-    return figures, [_driver_fault(driver, labelled) for driver in found]
+    return figures, [fault for driver in found if (fault := _driver_fault(driver, labelled)) is not None]
 
 
 def _is_hard(label_P: Array) -> bool:
@@ -315,14 +316,18 @@ def _raw_pull(pairs: Pairs) -> dict[str, Any]:
     return {"outcome": _outcome_name(pairs.label_P), "terms": terms, "drivers": [], "reason": reason}
 
 
-def _driver_fault(driver: Driver, pairs: Pairs) -> Finding:
-    """A feature that labels follow, and how many labels it turns."""
+def _driver_fault(driver: Driver, pairs: Pairs) -> Finding | None:
+    """A feature that labels follow, and how many labels it turns; None for hardly any."""
     size, cost = driver.coefficient, 0.0
     if len(driver.column_P) == len(pairs.pairs):
-        cost = turned(_outcome(pairs.label_P), (size.value or 0.0) * driver.column_P)
+        verdict_P = pairs.label_P
         if _is_hard(pairs.label_P):
-            fit = _fit(np.column_stack([principle_controls(pairs), driver.column_P]), pairs)
-            size = fit.estimate(len(fit.coefficients_M) - 1)
+            columns_PC = np.column_stack([principle_controls(pairs), driver.column_P])
+            fit = _fit(columns_PC, pairs)
+            size, verdict_P = fit.estimate(len(fit.coefficients_M) - 1), columns_PC @ fit.coefficients_M
+        cost = turned(verdict_P, (size.value or 0.0) * driver.column_P)
+        if cost < MIN_TURNED:
+            return None
     what = "length" if driver.name == LENGTH else driver.name
     direction = "for" if (size.value or 0.0) > 0 else "against"
     says = f"labels speak {direction} {what} beyond what the principles say: {size.value:+.3f} nats per unit"

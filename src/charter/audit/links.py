@@ -100,22 +100,28 @@ def failures(pairs: Pairs, said: dict[str, Array], present: list[str], common_P:
 def _step(pairs: Pairs, said: dict[str, Array], common_P: np.ndarray, before: str, name: str) -> dict[str, Any]:
     truth_P = np.where(common_P, pairs.gold_P, np.nan)
     lost_P = credit(said[before], truth_P) - credit(said[name], truth_P)
-    known_P = ~np.isnan(lost_P)
-    index_P = cluster_index(pairs.index_P[known_P].tolist())
-    loss = bootstrap(lost_P[known_P], index_P) if known_P.any() else unknown("no pair has the verdicts of all links")
+    on_all_P = credit(said[before], pairs.gold_P) - credit(said[name], pairs.gold_P)
     source = SOURCES[name]
     return {
         "agreement": figure(agreement(said[name], truth_P, pairs), source),
-        "loss": figure(loss, source),
+        "loss": figure(_mean_loss(lost_P, pairs), source),
+        "loss_on_all_pairs": figure(_mean_loss(on_all_P, pairs), source),
         "agreement_with_previous": figure(agreement(said[name], said[before], pairs), source),
         "agreement_on_all_pairs": figure(agreement(said[name], pairs.gold_P, pairs), source),
     }
 
 
+def _mean_loss(lost_P: Array, pairs: Pairs) -> Estimate:
+    known_P = ~np.isnan(lost_P)
+    if not known_P.any():
+        return unknown("no pair has the verdicts of all links")
+    return bootstrap(lost_P[known_P], cluster_index(pairs.index_P[known_P].tolist()))
+
+
 def _absent(name: str, why_no_policy: str) -> dict[str, Any]:
     why = why_no_policy if name == "policy" else f"{SOURCES[name]} has no verdict on these pairs"
     nothing = figure(unknown(why), SOURCES[name])
-    keys = ("agreement", "loss", "agreement_with_previous", "agreement_on_all_pairs")
+    keys = ("agreement", "loss", "loss_on_all_pairs", "agreement_with_previous", "agreement_on_all_pairs")
     return {key: nothing for key in keys}
 
 
@@ -128,7 +134,7 @@ def _without_gold(pairs: Pairs, policy_P: Array) -> dict[str, Any]:
         with_previous = agreement(said[name], said[before], pairs)
         if with_previous.value is None:
             with_previous = unknown(f"no verdict of {before} to compare with")
-        row = {"agreement": nothing, "loss": nothing, "agreement_on_all_pairs": nothing}
+        row = {"agreement": nothing, "loss": nothing, "loss_on_all_pairs": nothing, "agreement_on_all_pairs": nothing}
         row["agreement_with_previous"] = figure(with_previous, SOURCES[name])
         rows.append({"link": link, "from": before, "to": name, **row})
     return {"num_pairs": 0, "ties": TIES, "links": rows, "failures": []}

@@ -21,7 +21,7 @@ from charter.audit.drivers import Driver, Question, find_drivers, turned
 from charter.audit.evidence import Pairs
 from charter.audit.features import LENGTH
 from charter.audit.figures import LINK_ALPHA, REWARD_MODEL, Finding, figure, holm, two_sided_p
-from charter.audit.labels import bent_controls, candidates, principle_controls
+from charter.audit.labels import MIN_TURNED, bent_controls, candidates, principle_controls
 from charter.audit.links import agreement, credit
 from charter.records import Estimate
 from charter.regression import Array, bootstrap, cluster_index, least_squares, sigmoid
@@ -60,7 +60,8 @@ def audit_reward_model(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
         "drivers": [{"name": d.name, "coefficient": figure(d.coefficient, HELD_OUT), "p": d.p} for d in drivers],
         "by_principle": principles,
     }
-    return figures, not_learned + [_driver_fault(driver, held_out) for driver in drivers]
+    pulls = [_driver_fault(driver, held_out) for driver in drivers]
+    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED]
 
 
 def _gold_agreement(pairs: Pairs) -> Estimate:

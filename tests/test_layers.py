@@ -55,21 +55,7 @@ MAY_IMPORT = {
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES
-    | {
-        "pipeline",
-        "plan",
-        "doctor",
-        "chat",
-        "watch",
-        "audit",
-        "compare",
-        "export",
-        "report",
-        "rating",
-        "village",
-        "memory",
-    },
+    "cli": STAGES | set("pipeline plan doctor chat watch audit compare export report rating village memory".split()),
 }
 FILES = sorted(ROOT.rglob("*.py"))
 TORCH_FREE = (

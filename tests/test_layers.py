@@ -44,6 +44,9 @@ MAY_IMPORT = {
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
     "doctor": {"store"},
+    "api": STAGES | {"pipeline", "audit"},
+    "chat": MODELS,
+    "watch": TOOLS,
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
     "report": LOW | {"audit", "summary"},
     "memory": TOOLS,
@@ -52,10 +55,12 @@ MAY_IMPORT = {
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | {"pipeline", "plan", "doctor", "audit", "compare", "export", "report", "rating", "village", "memory"},
+    "cli": STAGES | set("pipeline plan doctor chat watch audit compare export report rating village memory".split()),
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ("doctor", "report", "cli", "store", "constitution", "data", "audit", "compare", "export", "rating", "memory")
+TORCH_FREE = (
+    "api chat watch doctor report cli store constitution data audit compare export rating memory".split()
+)  # nothing heavy before it is needed
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

@@ -76,3 +76,16 @@ def test_nothing_to_export_yet(pairs, tmp_path):
     with pytest.raises(CharterError, match="make one with charter rate"):
         rate(pairs, **options(export=tmp_path / "out.jsonl"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl"]
+
+
+def test_export_as_json(pairs, tmp_path, capsys):
+    from charter.store.labels import LabelStore
+    from charter.store.sql import open_database
+
+    database = tmp_path / "labels.sqlite"
+    LabelStore(open_database(str(database))).add_items(read_items(pairs, None), 0.0)
+    out = tmp_path / "out.jsonl"
+    rate(pairs, **options(db=str(database), export=out), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["preferences"] == str(out) and told["num_pairs"] == told["num_judgments"] == 0
+    assert out.read_text() == Path(told["judgments"]).read_text() == ""

@@ -9,6 +9,7 @@ import typer
 
 from charter.cli import (
     audit,
+    chat,
     compare,
     constitution,
     doctor,
@@ -26,6 +27,7 @@ from charter.cli import (
     train_reward,
     verify,
     village,
+    watch,
 )
 from charter.errors import CharterError
 from charter.safe_text import safe_text
@@ -43,6 +45,8 @@ app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
+app.command("watch")(watch.watch)
+app.command("chat")(chat.chat)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)

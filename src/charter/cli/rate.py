@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,8 +37,13 @@ def rate(
     export: Annotated[
         Path | None, typer.Option(help="Write the labels so far here as preference pairs, and don't serve.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --export: one JSON object.")] = False,
 ) -> None:
-    """Let one or several people label pairs in a web page, or export what they said."""
+    """Let one or several people label pairs in a web page, or export what they said.
+
+    \f
+    JSON, of --export: preferences and judgments (files), num_pairs, num_judgments.
+    """
     from charter.constitution.load import find_constitution, load_constitution
     from charter.rating.items import read_items
     from charter.store.labels import LabelStore, open_labels
@@ -45,7 +51,7 @@ def rate(
 
     source = db or str(pairs.with_name(f"{pairs.name}.labels.sqlite"))
     if export:
-        _export(open_labels(source), export)
+        _export(open_labels(source), export, as_json)
         return
     secret = _token(token, host)
     loaded = load_constitution(find_constitution(constitution)) if constitution else None
@@ -74,11 +80,16 @@ def _token(token: str | None, host: str) -> str:
     return token
 
 
-def _export(store: LabelStore, file: Path) -> None:
+def _export(store: LabelStore, file: Path, as_json: bool) -> None:
     from charter.rating.export import export, judgments_file
 
     num_pairs, num_judgments = export(store, file)
-    say(f"{file}: {num_pairs} preference pairs; {judgments_file(file)}: {num_judgments} judgments")
+    judgments = judgments_file(file)
+    if as_json:
+        counts = {"num_pairs": num_pairs, "num_judgments": num_judgments}
+        say(json.dumps({"preferences": str(file), "judgments": str(judgments), **counts}))
+        return
+    say(f"{file}: {num_pairs} preference pairs; {judgments}: {num_judgments} judgments")
 
 
 def _serve(store: LabelStore, token: str, host: str, port: int) -> None:

@@ -1,14 +1,20 @@
 """A run's data, read back by the libraries that it is written for."""
 
+import csv
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from charter.cli.main import app
 from charter.data.preferences import load_preferences
 from charter.errors import StoreError
 from charter.export.rows import public_name, read_run
+from charter.export.write import write_export
 from charter.records import Judgment, Message, PreferencePair, Prompt, RevisionChain
 from charter.store.jsonl import write_jsonl
 
@@ -56,21 +62,69 @@ def _mended(text):
     return text.replace("\ud800", "\ufffd").replace("\0", "\ufffd")
 
 
-def test_trl_loads_what_was_written(run, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    trl = pytest.importorskip("trl", reason="trl is not installed")
+@pytest.fixture(scope="module")
+def libraries():
+    """Imported once: TRL pulls in much, and takes seconds on a busy machine."""
+    return (
+        pytest.importorskip("datasets", reason="datasets is not installed"),
+        pytest.importorskip("trl", reason="trl is not installed").is_conversational,
+    )
+
+
+def test_trl_loads_what_was_written(run, tmp_path, libraries):
+    datasets, is_conversational = libraries
     told = _export(run, "trl", "--out", str(tmp_path / "out"))
     assert told["files"] == {"preferences.jsonl": 5, "sft.jsonl": 7, "prompts.jsonl": 7}
     assert told["num_ties_left_out"] == 2 and told["num_texts_replaced"] > 0
+    found = {}
     for name in ("preferences", "sft", "prompts"):
         path = str(tmp_path / "out" / f"{name}.jsonl")
-        table = datasets.Dataset.from_json(path, cache_dir=str(tmp_path / "cache"))
-        assert trl.is_conversational(table[0])
-    table = datasets.Dataset.from_json(str(tmp_path / "out" / "preferences.jsonl"), cache_dir=str(tmp_path / "cache"))
-    first, second = table[0], table[1]
+        found[name] = datasets.Dataset.from_json(path, cache_dir=str(tmp_path / "cache"))
+        assert is_conversational(found[name][0])
+    first, second = found["preferences"][0], found["preferences"][1]
     assert (first["chosen"][0]["content"], first["p_chosen"], first["chosen_is"]) == ("=1+1 one", 0.9, "a")
     assert (second["chosen"][0]["content"], second["p_chosen"]) == ("a\n---\nb two", 0.8)
     assert second["votes"][0]["p_chosen"] == 0.8 and first["labeler"] == "judge" and first["harmful"] is None
+
+
+@pytest.mark.parametrize("to", ["trl-standard", "csv"])
+def test_plain_texts(run, tmp_path, to):
+    told = _export(run, to, "--out", str(tmp_path / "out"))
+    assert list(told["files"].values()) == [5, 7, 7]
+    if to == "csv":
+        with (tmp_path / "out" / "preferences.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        cells = [cell for row in rows for cell in row.values()]
+        assert rows[0]["chosen"] == "'=1+1 one" and not any(
+            cell.startswith(("=", "+", "-", "@", "\n")) for cell in cells
+        )
+    else:
+        rows = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_bytes().splitlines()]
+        assert rows[0]["chosen"] == "=1+1 one"
+    assert rows[1]["prompt"] == "a\n---\nb" and "votes" not in rows[0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=3, max_size=3))
+def test_round_trip_of_hostile_text(texts):
+    prompt, one, two = (f"x{text}x" for text in texts)
+    two += "2"
+    with TemporaryDirectory() as name:
+        run = Path(name) / "run"
+        (run / "4-label").mkdir(parents=True)
+        (run / "4-label" / "done.json").write_text("{}")
+        pair = PreferencePair("p", Prompt("q", (Message("user", prompt),)), one, two, 0.9, ("harm",))
+        write_jsonl(run / "4-label" / "preferences.jsonl", [pair])
+        write_jsonl(run / "4-label" / "judgments.jsonl", [])
+        for to, file in (
+            ("trl", "preferences.jsonl"),
+            ("trl-standard", "preferences.jsonl"),
+            ("csv", "preferences.csv"),
+        ):
+            write_export(read_run(run), to, Path(name) / to)
+            (read,) = load_preferences(Path(name) / to / file)
+            chosen, rejected = (read.response_a, read.response_b) if read.p_a else (read.response_b, read.response_a)
+            assert (read.prompt.messages[0].content, chosen, rejected) == (prompt, one, two)
 
 
 def test_our_own_reader_gets_the_same_pairs(run, tmp_path):

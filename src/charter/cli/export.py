@@ -16,6 +16,8 @@ class Format(StrEnum):
     """Whose format."""
 
     TRL = "trl"
+    TRL_STANDARD = "trl-standard"
+    CSV = "csv"
     HF = "hf"
     VERL = "verl"
     LABEL_STUDIO = "label-studio"

@@ -1,6 +1,8 @@
 """Write a run's tables as TRL, verl or Label Studio read them.
 
     trl           preferences.jsonl, sft.jsonl, prompts.jsonl: TRL's conversational forms, extra columns kept
+    trl-standard  preferences.jsonl, sft.jsonl, prompts.jsonl with texts in place of messages
+    csv           preferences.csv, sft.csv, prompts.csv, the same texts; cells that a spreadsheet would run begin with '
     verl          rl.parquet (data_source, prompt, ability, reward_model, extra_info), sft.parquet (messages)
     label-studio  tasks.json and labels.xml: pairs to compare, the labeler's verdict in ``meta``, where raters don't see it
 
@@ -9,13 +11,15 @@ Every folder also holds export.json: counts of rows, ties left out and character
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from charter.errors import DataError, StoreError
 from charter.export.rows import Rows, RunRows
-from charter.store.disk import store_errors
+from charter.store.disk import atomic_write, store_errors
 from charter.store.jsonl import write_json, write_jsonl
 from charter.yaml_io import write_text
 
@@ -27,6 +31,8 @@ LABELS = """<View>
   <Text name="response_b" value="$response_b"/>
 </View>
 """
+CONVERSATIONS = ("prompt", "chosen", "rejected", "completion")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 
 
@@ -50,6 +56,43 @@ def _trl(rows: RunRows, folder: Path) -> dict[str, int]:
     for name, table in rows.tables().items():
         write_jsonl(folder / f"{name}.jsonl", table)
     return {f"{name}.jsonl": len(table) for name, table in rows.tables().items()}
+
+
+def _standard(rows: RunRows, folder: Path) -> dict[str, int]:
+    tables = {f"{name}.jsonl": [_texts(row) for row in table] for name, table in rows.tables().items()}
+    for name, table in tables.items():
+        write_jsonl(folder / name, table)
+    return {name: len(table) for name, table in tables.items()}
+
+
+def _csv(rows: RunRows, folder: Path) -> dict[str, int]:
+    tables = {f"{name}.csv": [_texts(row) for row in table] for name, table in rows.tables().items()}
+    for name, table in tables.items():
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(table[0]))
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in table)
+        with atomic_write(folder / name) as file:
+            file.write(text.getvalue().encode())
+    return {name: len(table) for name, table in tables.items()}
+
+
+def _texts(row: dict[str, Any]) -> dict[str, Any]:
+    """Messages as text: one alone is its content, a longer conversation a dialogue of Human and Assistant as in hh-rlhf."""
+    return {key: _text(value) if key in CONVERSATIONS else value for key, value in row.items() if key != "votes"}
+
+
+def _text(messages: list[dict[str, str]]) -> str:
+    if len(messages) == 1:
+        return messages[0]["content"]
+    turns = "".join(f"\n\n{SPEAKERS[turn['role']]}: {turn['content']}" for turn in messages)
+    return turns + ("\n\nAssistant:" if messages[-1]["role"] == "user" else "")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _verl(rows: RunRows, folder: Path) -> dict[str, int]:
@@ -96,6 +139,8 @@ def _label_studio(rows: RunRows, folder: Path) -> dict[str, int]:
 
 WRITERS: dict[str, Callable[[RunRows, Path], dict[str, int]]] = {
     "trl": _trl,
+    "trl-standard": _standard,
+    "csv": _csv,
     "verl": _verl,
     "label-studio": _label_studio,
 }

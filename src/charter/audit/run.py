@@ -6,6 +6,7 @@ writes  8-audit/audit.json   keys:
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, agreement_with_previous,
                              agreement_on_all_pairs}, failures[]: {link, pair_id, and the verdicts of all links}}
+    chain                    links[]: {link, agreement, loss}, as the run has them: three without a constitution
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored
@@ -27,6 +28,7 @@ import numpy as np
 
 import charter
 from charter.audit.blame import charge_upstream, losses, verdict
+from charter.audit.chain import chain_of
 from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
 from charter.audit.goal import audit_goal
@@ -84,6 +86,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "verdict": verdict(findings, evidence.gold is not None),
         "findings": [finding.to_json() for finding in findings],
         "waterfall": falls,
+        "chain": chain_of(evidence, falls),
         "goal": goal,
         "labels": labels,
         "reward_model": {**reward_model, "rescored": rescored},

@@ -9,6 +9,7 @@ from charter.cli.main import main
 from charter.compare import ELO, _bradley_terry, compare, parse_methods
 from charter.errors import ConfigError, DataError
 from charter.records import EvaluatedResponse, Message, Prompt, Reading
+from charter.report.compare_page import write_comparison
 from charter.store.jsonl import write_json, write_jsonl
 
 
@@ -86,10 +87,41 @@ def test_other_golds_and_missing_runs(runs, tmp_path):
 
 def test_command_page_and_hostile_names(runs, tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.html"
-    monkeypatch.setattr("sys.argv", ["charter", "compare", f"<script>alert(1)</script>={runs[0]}", f"b={runs[1]}", "--out", str(page)])
+    monkeypatch.setattr(
+        "sys.argv", ["charter", "compare", f"<script>alert(1)</script>={runs[0]}", f"b={runs[1]}", "--out", str(page)]
+    )
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code and "gold against the first" in capsys.readouterr().out
     html = page.read_text()
     assert "<script" not in html and "&lt;script&gt;alert(1)" in html
     assert json.loads(page.with_suffix(".json").read_text())["num_prompts"] == 40
+
+
+def test_each_method_shows_its_own_chain(runs, tmp_path):
+    """Three links for labels of people, four for a constitution; runs of one method are averaged."""
+
+    def audit(folder, links, shift=0.0):
+        rows = [
+            {"link": link, "agreement": {"value": value + shift, "low": None, "high": None, "n": 9, "reason": None},
+             "loss": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 9, "reason": None}}
+            for link, value in links
+        ]  # fmt: skip
+        (folder / "8-audit").mkdir()
+        chain = {"links": rows, "reason": None}
+        write_json(folder / "8-audit" / "audit.json", {"waterfall": {"links": rows}, "chain": chain, "policy": {}})
+
+    more = make_run(tmp_path / "more", lambda i: 1.0, seed=1)
+    people = [("goal_to_labels", 0.9), ("labeler_to_reward_model", 0.8), ("reward_model_to_policy", 0.7)]
+    audit(runs[0], people)
+    audit(more, people, shift=-0.2)
+    audit(runs[1], [("goal_to_constitution", 0.95), ("constitution_to_labeler", 0.9), *people[1:]])
+    found = compare(parse_methods([f"RLHF={runs[0]}", f"RLHF={more}", f"CAI={runs[1]}"]))
+    first, second = (method["chain"]["links"] for method in found["methods"])
+    assert [row["link"] for row in first] == [link for link, _ in people]
+    assert [row["agreement"]["value"] for row in first] == pytest.approx([0.8, 0.7, 0.6])
+    assert len(second) == 4 and second[0]["loss"]["high"] == 0.2  # of one run: its own interval
+    page = tmp_path / "compare.html"
+    write_comparison(found, page)
+    text = page.read_text()
+    assert "RLHF: 3 links" in text and "goal → labels" in text and "CAI: 4 links" in text

@@ -243,11 +243,10 @@ def _chain(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]])
     """Attack surface: how many links, what they lost together, gold lost after its peak. From the runs' audits."""
     if any(summary["compared"] in ("initial", "sl-cai") for _, summary, _ in runs):
         why = "no labels and no reward take part"
-        return {"lost": unknown(why).to_json(), "gold_lost_after_peak": unknown(why).to_json(), "by_link": {}}
+        return _no_chain(why)
     audits = [read_json(path) for _, _, folder in runs if (path := folder / "8-audit" / "audit.json").is_file()]
     if not audits:
-        why = "no audit yet: charter audit RUN"
-        return {"lost": unknown(why).to_json(), "gold_lost_after_peak": unknown(why).to_json(), "by_link": {}}
+        return _no_chain("no audit yet: charter audit RUN")
     last = [audit["waterfall"]["links"][-1]["agreement"]["value"] for audit in audits]
     falls = [(audit["policy"].get("gold_lost_after_peak") or {}).get("value") for audit in audits]
     by_link = {
@@ -258,7 +257,29 @@ def _chain(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]])
         "lost": _over_runs([None if value is None else 1 - value for value in last]).to_json(),
         "gold_lost_after_peak": _over_runs([value or 0.0 for value in falls]).to_json(),
         "by_link": by_link,
+        "links": _links(audits),
     }
+
+
+def _no_chain(why: str) -> dict[str, Any]:
+    return {"lost": unknown(why).to_json(), "gold_lost_after_peak": unknown(why).to_json(), "by_link": {}, "links": []}
+
+
+def _links(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The method's own chain, means over runs; empty where its runs have other chains, or none."""
+    chains = [(audit.get("chain") or {}).get("links") or [] for audit in audits]
+    names = [tuple(row["link"] for row in links) for links in chains]
+    if not names[0] or len(set(names)) > 1:
+        return []
+    one = len(chains) == 1  # of one run, its own intervals over prompts
+    return [
+        {
+            "link": rows[0]["link"],
+            **{key: rows[0][key] if one else _over_runs([row[key]["value"] for row in rows]).to_json()
+               for key in ("agreement", "loss")},
+        }
+        for rows in zip(*chains, strict=True)
+    ]  # fmt: skip
 
 
 def _link_loss(audit: dict[str, Any], place: int) -> float | None:

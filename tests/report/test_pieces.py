@@ -5,7 +5,7 @@ import random
 import pytest
 
 from charter.records import Abstention, Estimate, Judgment, Message
-from charter.report.charts import Row, Series, bars, dot_interval, line_with_band, reliability
+from charter.report.charts import Row, Series, _name_places, bars, dot_interval, line_with_band, reliability
 from charter.report.diff import diff
 from charter.report.explorer import Label
 from charter.report.figures import Figure, figure, number, policy_name, policy_order
@@ -143,3 +143,12 @@ def test_flips_and_reasons():
     label = _label(("p", "ab", 0.8), ("p", "ba", 0.2), ("q", "ab", 0.9), ("q", "ba", None))
     assert label.num_flips == 1
     assert label.reason == "refused"
+
+
+def test_names_of_points_close_together_are_not_over_each_other():
+    points = [(f"method {i}", (300.0 + i % 3, 40.0 + i)) for i in range(5)]
+    places = _name_places(points)
+    levels = sorted(level for _, _, level in places.values())
+    assert len(places) == 5 and all(b - a >= 14 for a, b in zip(levels, levels[1:], strict=False))
+    apart = _name_places([("left", (60.0, 40.0)), ("right", (200.0, 40.0))])
+    assert apart["left"][2] == apart["right"][2]  # names that don't meet stay beside their points

@@ -4,12 +4,13 @@ writes  8-audit/audit.json   keys:
     run, seed, charter, inputs (hash of what was read), gold {name, simulated} or null, seconds
     verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
-    waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
-                             agreement_with_previous, agreement_on_all_pairs},
-                             failures[]: {link, pair_id, and the verdicts of all links}}
+    waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, agreement_with_previous,
+                             agreement_on_all_pairs}, failures[]: {link, pair_id, and the verdicts of all links}}
+    chain                    links[]: {link, agreement, loss}, as the run has them: three without a constitution
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
-    reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored
+    reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
+                             ensemble {num_members, disagreement, spread}
     policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[]
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
                              misread_and_broken, blind_spots
@@ -28,6 +29,8 @@ import numpy as np
 
 import charter
 from charter.audit.blame import charge_upstream, losses, verdict
+from charter.audit.chain import chain_of
+from charter.audit.ensemble import audit_ensemble
 from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
 from charter.audit.goal import audit_goal
@@ -86,9 +89,10 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "verdict": verdict(findings, evidence.gold is not None),
         "findings": [finding.to_json() for finding in findings],
         "waterfall": falls,
+        "chain": chain_of(evidence, falls),
         "goal": goal,
         "labels": labels,
-        "reward_model": {**reward_model, "rescored": rescored},
+        "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs)},
         "policy": {**policy, "best_of_n": best_of_n(pairs)},
         "recursive": recursive,
         "probes": probes,

@@ -16,6 +16,7 @@ from charter.store.jsonl import read_json
 FILE = "8-audit/audit.json"
 MISSING = "no audit yet: charter audit RUN makes it, and charter report RUN shows it here"
 LINK_NAMES = {
+    "goal_to_labels": "goal → labels",
     "goal_to_constitution": "goal → constitution",
     "constitution_to_labeler": "constitution → labeler",
     "labeler_to_reward_model": "labeler → reward model",
@@ -75,7 +76,7 @@ def audit_part(artifacts: Artifacts) -> Audit | None:
     findings = rows_at(told, "findings")
     return Audit(
         _verdict(told),
-        _waterfall(told),
+        _waterfall(_own_chain(told)),
         _curves(told),
         _grew(told),
         _principles(told),
@@ -93,6 +94,13 @@ def _verdict(told: dict[str, Any]) -> str:
     return f"{LINK_NAMES.get(str(link), str(link))} loses most: {says}." if link else f"{says[:1].upper()}{says[1:]}."
 
 
+def _own_chain(told: dict[str, Any]) -> dict[str, Any]:
+    """The audit with the links that the run has, where it names them."""
+    links = rows_at(told, "chain", "links")
+    known = any(part(row, "agreement").get("value") is not None for row in links)
+    return {**told, "waterfall": {**part(told, "waterfall"), "links": links}} if known else told
+
+
 def _waterfall(told: dict[str, Any]) -> list[Chart]:
     rows = rows_at(told, "waterfall", "links")
     if not any(part(row, "agreement").get("value") is not None for row in rows):
@@ -107,7 +115,7 @@ def _waterfall(told: dict[str, Any]) -> list[Chart]:
         return [Chart(title, dot_interval("a-neighbours", title, known, (0.5, "chance")), caption)]
     falls = [
         Fall(
-            LINK_NAMES.get(str(row.get("link")), ""), figure(row.get("agreement"), "accuracy"), _points(row.get("loss"))
+            LINK_NAMES.get(str(row.get("link")), ""), figure(row.get("agreement"), "accuracy"), points(row.get("loss"))
         )
         for row in rows
     ]
@@ -119,7 +127,7 @@ def _waterfall(told: dict[str, Any]) -> list[Chart]:
     return [Chart(title, waterfall("a-fall", title, falls), caption)]
 
 
-def _points(obj: Any) -> Figure:
+def points(obj: Any) -> Figure:
     """A loss in points of a hundred."""
     found = figure(obj, "loss")
     if found.value is None:
@@ -187,7 +195,7 @@ def _principles(told: dict[str, Any]) -> Table | None:
                 figure(decides.get(id), "accuracy"),
                 figure(part(labels, id).get("accuracy"), "accuracy"),
                 figure(part(learned, id).get("follows_principle"), "accuracy"),
-                _points(without.get(id)),
+                points(without.get(id)),
             ],
         )
         for id in labels

@@ -89,7 +89,7 @@ class Fall:
 
 def waterfall(key: str, title: str, falls: Sequence[Fall]) -> Markup:
     """Bars from 0 to each link's agreement, and the gap to the one before as what it lost."""
-    x = Scale(0, 1, 8, WIDTH - 8)
+    x = Scale(0, 1, 14, WIDTH - 18)  # room for "0 %" and "100 %" under its ends
     height = 50.0
     bottom = height * len(falls) + 4
     parts = [*_x_axis(x, "rate", 4, bottom)]
@@ -103,10 +103,10 @@ def waterfall(key: str, title: str, falls: Sequence[Fall]) -> Markup:
 
 
 def _fall_row(fall: Fall, before: float, x: Scale, top: float) -> Markup:
-    parts = [element("text", fall.name, x=8, y=top + 14, class_="name")]
+    parts = [element("text", fall.name, x=x(0), y=top + 14, class_="name")]
     now = fall.agreement.value
     if now is None:
-        parts.append(element("text", _short(fall.agreement.text, 50), x=8, y=top + 33, class_="unknown"))
+        parts.append(element("text", _short(fall.agreement.text, 50), x=x(0), y=top + 33, class_="unknown"))
         return group(parts)
     lost, kept = (x(max(now, before)) - x(min(now, before))), min(now, before)
     parts.append(element("rect", x=x(0), y=top + 21, width=x(kept) - x(0), height=12, class_="bar"))
@@ -120,7 +120,7 @@ def _fall_row(fall: Fall, before: float, x: Scale, top: float) -> Markup:
     if size.value is not None and size.value < 0:
         words = f"won {number(-size.value)} back ({size.interval})"
     parts.append(element("text", fall.agreement.text, x=x(kept) - 5, y=top + 31, class_="inside", text_anchor="end"))
-    parts.append(element("text", words, x=WIDTH - 8, y=top + 14, class_="note", text_anchor="end"))
+    parts.append(element("text", words, x=x(1), y=top + 14, class_="note", text_anchor="end"))
     return group(parts, class_="s-rl")
 
 
@@ -211,14 +211,14 @@ def plane(
     Bai et al. 2022 (arXiv:2212.08073), figure 2, draw harmlessness against helpfulness so; here up is less harm.
     """
     size = 290.0
-    x, y = Scale(0, 1, 52, WIDTH - 14), Scale(0, 1, 14, size - 40)
+    x, y = Scale(0, 1, 52, WIDTH - 20), Scale(0, 1, 20, size - 40)
     quarters = (0.0, 0.25, 0.5, 0.75, 1.0)
-    parts = [*_y_axis(y, "rate", 52, WIDTH - 14, quarters)]
+    parts = [*_y_axis(y, "rate", 52, WIDTH - 20, quarters)]
     parts += [
         element("text", label(t, "rate"), x=x(t), y=size - 23, class_="tick", text_anchor="middle") for t in quarters
     ]
     parts.append(
-        element("text", "correct on benign prompts →", x=WIDTH - 14, y=size - 6, class_="note", text_anchor="end")
+        element("text", "correct on benign prompts →", x=WIDTH - 20, y=size - 6, class_="note", text_anchor="end")
     )
     parts.append(element("text", "↑ less harm (harmful rate)", x=4, y=4, class_="note"))
     known = [
@@ -227,24 +227,33 @@ def plane(
     places = [(x(h.value or 0.0), y(v.value or 0.0)) for _, h, v, _, _ in known]
     paths = [places] if traces is None else [[(x(h), y(v)) for h, v in trace] for trace in traces]
     parts += [element("polyline", points=_path(path), class_="trace") for path in paths]
+    spots = _name_places([(name, place) for (name, _, _, _, named), place in zip(known, places, strict=True) if named])
     for (name, h, v, style, named), (at, level) in zip(known, places, strict=True):
         marks = [element("circle", cx=at, cy=level, r=6 if named else 3.5, class_="dot")]
         if named:
+            left, beside, at_y = spots[name]
             marks = [*_cross(h, v, x, y, (at, level)), *marks]
-            left = at > WIDTH * 0.72
-            marks.append(
-                element(
-                    "text",
-                    name,
-                    x=at + (-11 if left else 11),
-                    y=level - 10,
-                    class_="value",
-                    text_anchor="end" if left else None,
-                )
-            )
+            anchor = "end" if left else None
+            marks.append(element("text", name, x=beside, y=at_y, class_="value", text_anchor=anchor))
         parts.append(group(marks, class_=f"s-{style}"))
     told = "; ".join(f"{name}: harmful rate {_said(v)}, correct {_said(h)}" for name, h, v, _, _ in known)
     return picture(key, (WIDTH, size), title, told, parts)
+
+
+def _name_places(points: Sequence[tuple[str, tuple[float, float]]]) -> dict[str, tuple[bool, float, float]]:
+    """Whether each name ends at its place, and the place: beside its point, lower where another name would be under it."""
+    found: dict[str, tuple[bool, float, float]] = {}
+    taken: list[tuple[float, float, float]] = []
+    for name, (at, level) in sorted(points, key=lambda point: point[1][1]):
+        left = at > WIDTH * 0.72
+        beside, width = at + (-11 if left else 11), 7.2 * len(name)
+        start, end = (beside - width, beside) if left else (beside, beside + width)
+        line = level - 8
+        while any(abs(line - other) < 14 and start < far and near < end for near, far, other in taken):
+            line += 1
+        taken.append((start, end, line))
+        found[name] = (left, beside, line)
+    return found
 
 
 def _cross(h: Figure, v: Figure, x: Scale, y: Scale, place: tuple[float, float]) -> Iterator[Markup]:

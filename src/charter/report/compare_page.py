@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from charter.report.charts import Row, dot_interval, plane
+from charter.report.audit import LINK_NAMES, points
+from charter.report.charts import Fall, Row, dot_interval, plane, waterfall
 from charter.report.figures import Figure, figure, name_of
 from charter.report.page import asset, content_security_policy, environment
 from charter.report.sections import Chart, Table, TableRow
@@ -29,7 +30,7 @@ def write_comparison(found: dict[str, Any], path: Path) -> None:
             policy=content_security_policy(style, ""),
             css=Markup(style),
             found=found,
-            charts=[*_picture(methods), *_intervals(methods)],
+            charts=[*_picture(methods), *_intervals(methods), *_chains(methods)],
             table=_table(methods),
             cost=_cost(methods),
         )
@@ -65,6 +66,25 @@ def _intervals(methods: Sequence[dict[str, Any]]) -> list[Chart]:
     ):
         rows = [Row(m["name"], figure(of(m), "gold"), STYLES[i % len(STYLES)]) for i, m in enumerate(methods)]
         charts.append(Chart(title, dot_interval(f"c-{name}", title, rows), "95 % intervals, clustered by prompt."))
+    return charts
+
+
+def _chains(methods: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Each method's chain: four links with a constitution, three without."""
+    charts = []
+    for i, method in enumerate(methods):
+        links = method["chain"].get("links") or []
+        falls = [
+            Fall(LINK_NAMES.get(row["link"], row["link"]), figure(row["agreement"], "accuracy"), points(row["loss"]))
+            for row in links
+        ]
+        if any(fall.agreement.value is not None for fall in falls):
+            title = f"{method['name']}: {len(falls)} links"
+            runs = "over runs" if method["num_runs"] > 1 else "over prompts"
+            caption = (
+                f"Agreement with the goal, and what each link lost of the one before, in points; 95 % intervals {runs}."
+            )
+            charts.append(Chart(title, waterfall(f"c-chain-{i}", title, falls), caption))
     return charts
 
 

@@ -115,6 +115,16 @@ def test_verify(charter, tmp_path):
     assert code == 1 and "1-revise/rows.jsonl: content changed" in out
 
 
+def test_verify_names_a_chat_template_that_is_not_the_base_models(charter, tmp_path):
+    run = tmp_path / "run"
+    for folder, text in ((tmp_path / "base", "a\nb\n"), (run / "2-sft" / "model", "a\nB\n")):
+        folder.mkdir(parents=True)
+        (folder / "chat_template.jinja").write_text(text)
+    (run / "run.yaml").write_text(f"model:\n  source: {tmp_path / 'base'}\n")
+    code, out, _ = charter("verify", run)
+    assert code == 1 and "2-sft/model: chat template 'default'" in out and "\n-b\n+B\n" in out
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [

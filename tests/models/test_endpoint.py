@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import random
 import time
 from collections import Counter
@@ -238,3 +239,17 @@ class TestSource:
         monkeypatch.delenv("OPENAI_API_KEY")
         with pytest.raises(ConfigError, match="holds no OPENAI_API_KEY"):
             EndpointModel(ModelConfig(source="https://example.invalid/v1#m"))
+
+
+@pytest.mark.parametrize("address", ["http://user:pw-canary@127.0.0.1:9/v1#m", "https://pw-canary@127.0.0.1:9/v1#m"])
+def test_a_password_in_an_address_is_refused_before_anything_is_written(address, tmp_path, monkeypatch, capsys):
+    from charter.cli.main import main
+
+    out = tmp_path / "run"
+    given = json.dumps({"source": address})
+    monkeypatch.setattr("sys.argv", ["charter", "run", "--out", str(out), "--set", f"label.labeler.model={given}"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and "no user or password" in said.err and "pw-canary" not in said.err + said.out
+    assert said.err.count("\n") == 1 and not out.exists()

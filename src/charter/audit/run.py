@@ -4,8 +4,9 @@ writes  8-audit/audit.json   keys:
     run, seed, charter, inputs (hash of what was read), gold {name, simulated} or null, seconds
     verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
-    waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, agreement_with_previous,
-                             agreement_on_all_pairs}, failures[]: {link, pair_id, and the verdicts of all links}}
+    waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
+                             agreement_with_previous, agreement_on_all_pairs},
+                             failures[]: {link, pair_id, and the verdicts of all links}}
     chain                    links[]: {link, agreement, loss}, as the run has them: three without a constitution
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions

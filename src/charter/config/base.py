@@ -73,6 +73,13 @@ class ModelConfig(Section):
     endpoint: EndpointConfig | None = None
     """How to ask a source that is a server."""
 
+    @model_validator(mode="after")
+    def _no_password(self) -> ModelConfig:
+        """The run file is copied into the run folder: a secret must not get that far."""
+        if self.source.startswith(("http://", "https://")) and "@" in self.source.partition("#")[0]:
+            raise ValueError("no user or password in the address of a server: keys come from the environment")
+        return self
+
 
 class SamplingConfig(Section):
     max_new_tokens: Count = 256

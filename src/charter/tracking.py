@@ -32,9 +32,8 @@ def check_tracker(tracker: str | None) -> None:
         ConfigError: its package is not installed.
     """
     if tracker is not None and find_spec(tracker) is None:
-        raise ConfigError(
-            f"tracker: {tracker} is not installed: pip install 'charter[{tracker}]', or leave the key out"
-        )
+        package = f"'charter[{tracker}]'" if tracker in ("tensorboard", "trackio") else tracker
+        raise ConfigError(f"tracker: {tracker} is not installed: pip install {package}, or leave the key out")
 
 
 def track(run: Path, stage: str, tracker: str = "tensorboard", name: str = "charter") -> tuple[int, str | None]:

@@ -110,7 +110,7 @@ class _Plan:
                                                                config.revise.sampling.max_new_tokens)))  # fmt: skip
             found.append(self._stage("2-sft", self._training("SL-CAI")))
         if "rl" in config.phases:
-            if config.policy.reward is None:
+            if config.policy.needs_reward_model:
                 sampling = config.sample.sampling
                 found.append(
                     self._stage("3-sample", self._sampling("SL-CAI", sampling.batch_size, sampling.max_new_tokens))
@@ -128,23 +128,24 @@ class _Plan:
         return StageMemory(name, tuple(parts))
 
     def _policy(self) -> list[Part]:
-        """Policy, reference, reward model and PPO's value model; a labeler only where its scores are the reward."""
-        config = self.config.policy
+        """Policy, reference, reward models, PPO's value model; a labeler whose scores are a reward, a judge that watches."""
+        config, judge = self.config.policy, self.config.evaluate.judge
         parts = self._training("policy")
         parts.append(self._weights("reference"))
-        if config.reward is None:
-            parts.append(self._weights("reward model", classifier=True))
-        elif isinstance(config.reward, DirectConfig):
-            parts += self._labelers([config.reward.model])
+        if config.needs_reward_model:
+            parts += [self._weights("reward model", classifier=True)] * self.config.reward.ensemble
+        scorers = [source.by.model for source in config.reward_sources if isinstance(source.by, DirectConfig)]
+        watching = [judge] if judge is not None and config.monitor.holdout == "judge" else []
+        parts += self._labelers(scorers) + self._labelers(watching, "judge")
         if config.algorithm == "ppo":
             parts += self._training("value model", classifier=True)
         return [*parts, self._cache("policy", config.prompts_per_step * config.group_size, config.max_new_tokens)]
 
-    def _labelers(self, models: Sequence[ModelConfig]) -> list[Part]:
+    def _labelers(self, models: Sequence[ModelConfig], called: str = "labeler") -> list[Part]:
         """Models that are asked; a server's memory is its own."""
         parts = []
         for model in dict.fromkeys(models):
-            name = f"labeler {model.source}"
+            name = f"{called} {model.source}"
             if model.source.startswith(("http://", "https://")):
                 parts.append(Part(name, "weights", 0, "on its server"))
                 continue

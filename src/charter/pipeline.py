@@ -38,6 +38,7 @@ from charter.store.ledger import Ledger
 from charter.store.whole import reopen
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
+from charter.training.distributed import is_main
 from charter.training.launch import launch
 
 
@@ -100,14 +101,19 @@ class Pipeline:
         reads = {"seed": self._config.seed, **reads}
         self._keys[name] = do_stage(self._folder, name, reads, work, self._progress)
         if self._config.tracker is not None:
-            track(self._folder.path, name)
+            failure = track(self._folder.path, name, self._config.tracker, self._config.name)[1]
+            if failure is not None:
+                self._progress.say(f"{name}: {self._config.tracker} failed, the run goes on: {failure}")
 
     def _in_processes(self, path: Path) -> dict[str, Any]:
         """A training stage, done by several processes (worker.py)."""
         config = self._config
         self._progress.start(f"{path.name}: in {config.scale.processes} processes", None, "steps")
         arguments = ["-m", "charter.worker", str(self._folder.path.absolute()), path.name]
-        return launch(config.scale, arguments, path, self._progress.say, threads_of(config))
+        found = launch(config.scale, arguments, path, self._progress.say, threads_of(config))
+        for warning in found.get("warnings", ()):  # the processes show nothing themselves
+            self._progress.say(f"{path.name}: step {warning['step']}: warning: {warning['text']}")
+        return found
 
     def _path(self, stage: str, name: str) -> Path:
         return self._folder.path / stage / name
@@ -214,7 +220,7 @@ class Pipeline:
                 progress=self._progress,
             )
 
-        reads = {"config": config.reward.model_dump(), "labels": self._keys["4-label"], "start": start_key}
+        reads = {"config": config.reward.settings(), "labels": self._keys["4-label"], "start": start_key}
         self._stage("5-reward", {**reads, "gold": config.evaluate.gold}, work, trains=True)
 
     def _train_policy(self) -> None:
@@ -222,7 +228,8 @@ class Pipeline:
         start, start_key = self._start(config.policy.initialise_from)
 
         def work(path: Path) -> dict[str, Any]:
-            with LabelerModels(self._ledger) as models:  # none is loaded unless a labeler's scores are the reward
+            # no labeler is loaded unless its scores are the reward, and no judge unless it watches
+            with LabelerModels(self._ledger) as models, self._holdout() as reader:
                 return train_policy.run(
                     config.policy,
                     path,
@@ -232,10 +239,25 @@ class Pipeline:
                     load=loaded,
                     seed=config.seed,
                     progress=self._progress,
+                    reader=reader,
                 )
 
         reads = {"config": config.policy.settings(), "reward": self._reward_key(), "start": start_key}
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work, trains=True)
+
+    @contextmanager
+    def _holdout(self) -> Iterator[Reader | None]:
+        """Who reads rollouts during reinforcement learning."""
+        asked, judge = self._config.policy.monitor.holdout, self._config.evaluate.judge
+        if not is_main():
+            yield None
+        elif asked == "gold" and self._inputs.gold is not None:
+            yield GoldReader(self._inputs.gold)
+        elif asked == "judge" and judge is not None:
+            with opened(judge) as model:
+                yield JudgeReader(RecordedModel(model, self._ledger))
+        else:
+            yield None
 
     def _reward_key(self) -> Any:
         """What the rewards depend on beside the settings."""
@@ -257,6 +279,11 @@ class Pipeline:
                 else make_labeler(source.by, models, self._inputs.constitution, self._config.seed),  # type: ignore[arg-type]
                 source.weight,
                 source.domains,
+                tuple(
+                    self._path("5-reward", f"members/{number}/model")
+                    for number in range(2, self._config.reward.ensemble + 1)
+                    if source.by == "reward-model"
+                ),
             )
             for source in self._config.policy.reward_sources
         ]

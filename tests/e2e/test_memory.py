@@ -52,6 +52,18 @@ def test_the_labeler_is_where_it_labels_and_nowhere_else(tiny_world):
     assert (labeler, "weights") in parts_of(plan_of(tiny_world, direct)["6-policy"])
 
 
+def test_several_sources_of_reward_an_ensemble_and_a_judge_that_watches(tiny_world):
+    labeler, helpful = tiny_world / "labeler", tiny_world / "helpful"
+    direct = f"{{by: {{kind: direct, model: {{source: {labeler}}}}}}}"
+    sources = f"policy.reward=[{{by: reward-model}}, {direct}, {{by: {{kind: checker}}}}]"
+    watched = (f"evaluate.judge={{source: {helpful}}}", "policy.monitor.holdout=judge")
+    stages = plan_of(tiny_world, sources, "reward.ensemble=3", *watched)
+    assert {"3-sample", "4-label", "5-reward"} < stages.keys()
+    held = [part.model for part in stages["6-policy"].parts if part.what == "weights"]
+    assert held.count("reward model") == 3
+    assert held.count(f"labeler {labeler}") == held.count(f"judge {helpful}") == 1
+
+
 def test_what_cannot_be_known_has_a_reason(tiny_world):
     stage = plan_of(tiny_world, "model.source=nobody/has-this-model")["6-policy"]
     assert stage.num_bytes is None

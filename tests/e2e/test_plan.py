@@ -80,6 +80,18 @@ def test_every_kind_of_labeler_is_counted(tiny_world, labeler, calls_per_pair, m
     assert by_name(make_plan(config, calibrate=False))["4-label"]["calls"] == 24 * calls_per_pair
 
 
+def test_every_source_of_reward_is_counted(tiny_world):
+    sources = f"[{{by: reward-model}}, {{by: {{kind: direct, principles: none, model: {{source: {tiny_world / 'labeler'}}}}}}}]"
+    plans = [
+        by_name(make_plan(load_run(tiny_world / "run.yaml", settings), calibrate=False))
+        for settings in ([], [f"policy.reward={sources}", "reward.ensemble=3"])
+    ]
+    alone, several = plans
+    assert alone.keys() == several.keys(), "the reward model is trained all the same"
+    assert several["6-policy"]["calls"] == 2 * alone["6-policy"]["calls"], "each rollout is scored once"
+    assert several["5-reward"]["trained_tokens"] == pytest.approx(3 * alone["5-reward"]["trained_tokens"], rel=0.01)
+
+
 def test_the_command(tiny_world, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["charter", "plan", str(tiny_world / "run.yaml"), "--no-calibrate", "--json"])
     with pytest.raises(SystemExit) as stop:

@@ -71,7 +71,7 @@ def test_a_check_that_is_not_there(tiny_world, tmp_path):
 
 
 def test_several_sources_mixed_and_routed(tiny_world, tmp_path):
-    """A check for one domain, the reward model for the rest, a labeler's scores for all: the reward model is trained."""
+    """A check for one domain, an ensemble of reward models for the rest, a labeler's scores for all."""
     rows = [json.loads(line) for line in (tiny_world / "prompts.jsonl").read_text().splitlines()]
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
@@ -82,7 +82,13 @@ def test_several_sources_mixed_and_routed(tiny_world, tmp_path):
     sources = (
         f"[{{by: reward-model, domains: rest}}, {{by: {checker}, domains: [bread]}}, {{by: {direct}, weight: 0.5}}]"
     )
-    settings = ("phases=[rl]", "evaluate.sl_rounds=[]", f"prompts.source={prompts}", "policy.steps=3")
+    settings = (
+        "phases=[rl]",
+        "evaluate.sl_rounds=[]",
+        f"prompts.source={prompts}",
+        "policy.steps=3",
+        "reward.ensemble=2",
+    )
     out = tmp_path / "several"
     summary = run_world(tiny_world, out, f"policy.reward={sources}", *settings)
     assert [stage["name"] for stage in summary["stages"]][:4] == ["3-sample", "4-label", "5-reward", "6-policy"]
@@ -97,3 +103,9 @@ def test_several_sources_mixed_and_routed(tiny_world, tmp_path):
     assert sum(sum(row["abstained"].values()) for row in check) > 0 and sum(row["num"] for row in check) > 0
     done = json.loads((out / "6-policy" / "done.json").read_text())
     assert re.match(r"reward model, checker tests.e2e.test_rewards:says_bread, ", done["summary"]["reward"])
+
+    held_out = [json.loads(line) for line in (out / "5-reward" / "held_out.jsonl").read_text().splitlines()]
+    assert held_out and all(row["member_margins"][0] == row["margin"] for row in held_out)
+    assert any(row["member_margins"][1] != row["margin"] for row in held_out), "the members learned different things"
+    assert (out / "5-reward" / "members" / "2" / "model" / "model.safetensors").is_file()
+    assert all(row["reward_spread"] > 0 for row in metrics)

@@ -7,10 +7,10 @@ import statistics
 
 import pytest
 
-from charter.config import PolicyConfig, RewardSource
+from charter.config import PolicyConfig, RewardConfig, RewardSource
 from charter.errors import ConfigError
 from charter.records import Message, Prompt
-from charter.stages.rewards import Part, PartRewards, check_routes, prompts_of
+from charter.stages.rewards import Part, PartRewards, cautious, check_routes, prompts_of
 from charter.training.rollout import Rollout
 
 PROMPTS = [
@@ -97,3 +97,28 @@ def test_forms_of_the_run_file():
         reward=[{"by": "reward-model", "domains": "rest"}, {"by": {"kind": "checker"}, "domains": ["math"]}]
     )
     assert several.needs_reward_model and PolicyConfig.model_validate(several.model_dump(mode="json")) == several
+
+
+def test_an_ensemble_is_cautious_and_a_members_constant_is_no_disagreement():
+    scores = [[1.0, 11.0], [2.0, 14.0], [3.0, 11.0]]  # means 2 and 12: moved to [6, 6], [7, 9], [8, 6]
+    assert cautious(scores, "min") == (pytest.approx([6, 7, 6]), pytest.approx((0 + 1 + 1) / 3))
+    assert cautious(scores, 0.5)[0] == pytest.approx([6, 8 - 0.5, 7 - 0.5])
+    assert cautious(scores, 0.0)[0] == pytest.approx([6, 8, 7])
+    moved = [[a, b + 100] for a, b in scores]
+    assert cautious(moved, 1.0)[1] == pytest.approx(cautious(scores, 1.0)[1])
+
+
+def test_an_ensemble_as_the_only_source_or_one_of_several():
+    part = Part("reward model", 1.0, None, lambda rs: [[r.response_ids[0], 2.0 * r.response_ids[1]] for r in rs])
+    alone = PartRewards([part], False, tells=False)
+    rewards, told = alone.combine(alone.score(ROLLOUTS))
+    assert set(told) == {"reward_spread"} and told["reward_spread"] > 0 and len(set(rewards)) > 3
+    several = PartRewards([part, Part("a", 1.0, None, first)], True)
+    rewards, told = several.combine(several.score(ROLLOUTS[:6]) + several.score(ROLLOUTS[6:]))
+    assert sum(rewards) == pytest.approx(0, abs=1e-9) and set(told) == {"reward_spread", "sources"}
+
+
+def test_settings_that_came_later_are_no_part_of_what_identifies_a_run():
+    assert "ensemble" not in RewardConfig().settings() and RewardConfig(ensemble=3).settings()["ensemble"] == 3
+    assert not {"caution", "monitor"} & PolicyConfig().settings().keys()
+    assert PolicyConfig(monitor={"window": 3}).settings()["monitor"]["window"] == 3

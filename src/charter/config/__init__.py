@@ -45,6 +45,7 @@ from charter.config.run import (
 from charter.config.scale import ScaleConfig
 from charter.config.training import (
     DpoConfig,
+    MonitorConfig,
     PolicyConfig,
     RewardConfig,
     RewardSource,
@@ -70,6 +71,7 @@ __all__ = [
     "LabelerConfig",
     "MemberConfig",
     "ModelConfig",
+    "MonitorConfig",
     "PolicyConfig",
     "Probability",
     "PromptsConfig",

@@ -48,8 +48,9 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     num_threads: Count | None = None
     """CPU threads; None: all cores."""
-    tracker: Literal["tensorboard"] | None = None
-    """Shows the metrics of training too, once a stage is done; metrics.jsonl is always written."""
+    tracker: Literal["tensorboard", "trackio", "wandb", "mlflow"] | None = None
+    """Shows the metrics of training too, once a stage is done; metrics.jsonl is always written. Nothing leaves the
+    machine."""
     constitution: Source
     model: ModelConfig
     """The helpful-only model that both phases start from."""

@@ -25,6 +25,7 @@ class SftConfig(Section):
 
 
 class RewardConfig(Section):
+    later: ClassVar[frozenset[str]] = frozenset({"ensemble"})
     epochs: Count = 1
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
@@ -33,6 +34,8 @@ class RewardConfig(Section):
     centering_coef: Annotated[float, Field(ge=0)] = 0.0
     initialise_from: Literal["helpful", "sl-cai"] = "sl-cai"
     checkpoint_every: Count = 50
+    ensemble: Count = 1
+    """Reward models to train: the first on all prompts, the others on prompts drawn with replacement, in an order of their own."""
 
 
 class DpoConfig(Section):
@@ -79,8 +82,35 @@ PolicyReward = Annotated[
 ]
 
 
+class MonitorConfig(Section):
+    """When reinforcement learning gives the alarm; ratios and rises compare with the first steps of the run."""
+
+    on_alarm: Literal["warn", "stop"] = "warn"
+    """stop: end the training at the first alarm; the policy so far is kept."""
+    window: Count = 5
+    """Steps that are averaged."""
+    max_length_ratio: Annotated[float, Field(gt=1)] = 2.0
+    min_length_ratio: Probability = 0.25
+    min_entropy_ratio: Probability = 0.1
+    max_repetition_rise: Probability = 0.25
+    """Rise of the share of a response's token pairs that stood in it before."""
+    max_stopped_drop: Probability = 0.3
+    """Fall of the share of responses that end by themselves."""
+    max_drift: Annotated[float, Field(gt=0)] = 0.1
+    """Mean difference, in nats per token, of log-probabilities between sampling and the first training pass."""
+    max_kl: Annotated[float, Field(gt=0)] = 50.0
+    """Nats per response; kl_budget stops earlier where it is set."""
+    holdout: Literal["gold", "judge", "none"] = "gold"
+    """Who scores recorded rollouts at each checkpoint, to see whether reward rises while it falls: evaluate.gold, where it is
+    given, or evaluate.judge, which is then in memory during training and asked."""
+    holdout_z: Annotated[float, Field(gt=0)] = 3.0
+    """Standard errors by which reward must have risen and the holdout fallen."""
+
+
 class PolicyConfig(Section):
-    later: ClassVar[frozenset[str]] = frozenset({"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution"}
+    )
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
     reward: PolicyReward | None = None
@@ -118,6 +148,9 @@ class PolicyConfig(Section):
     max_new_tokens: Count = 256
     temperature: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Count = 10
+    monitor: MonitorConfig = MonitorConfig()
+    caution: Literal["min"] | Annotated[float, Field(ge=0)] = 1.0
+    """With reward.ensemble: the reward is the members' mean less so many of their standard deviations; or the least of them."""
 
     @property
     def reward_sources(self) -> tuple[RewardSource, ...]:

@@ -18,6 +18,7 @@ from charter.stages.filters import fit_revisions
 from charter.stages.inputs import Inputs
 from charter.stages.readings import JudgeReader
 from charter.stages.revise import Reviser
+from charter.stages.rewards import prompts_of
 from charter.stages.seeds import shuffled
 
 
@@ -74,7 +75,7 @@ class Probe:
             found.append(self._sft("2-sft", chains, config.revise.rounds))
             found += [self._sft(f"2-sft-round-{r}", chains, r) for r in self._extra_rounds()]
         if "rl" in config.phases:
-            if config.policy.reward is None:
+            if config.policy.needs_reward_model:
                 pairs, sample = sampled
                 label, num_labels = self._label(pairs, sample.rows)
                 found += [sample, label, self._reward(pairs, num_labels)]
@@ -188,7 +189,7 @@ class Probe:
             ]
         )
         held_out = num_labels * config.holdout_fraction
-        trained = config.epochs * (num_labels - held_out) * length
+        trained = config.ensemble * config.epochs * (num_labels - held_out) * length
         return StageWork(
             "5-reward",
             round(num_labels),
@@ -196,7 +197,7 @@ class Probe:
             {},
             trained,
             trained_tokens=trained,
-            forward_tokens=held_out * length,
+            forward_tokens=config.ensemble * held_out * length,
         )
 
     def _policy(self, sampled: list[ResponsePair]) -> StageWork:
@@ -207,14 +208,17 @@ class Probe:
         rollouts = groups * config.group_size
         asked = {self.policy.name: Tally(rollouts, rollouts * prompt, rollouts * response)}
         packed = groups * (prompt + config.group_size * response)  # a prompt is computed once for its group
-        forward = packed  # the reference; the reward model, where there is one, reads the same
-        if config.reward is None:
-            forward += packed
-        elif isinstance(config.reward, DirectConfig):
-            used: list[Meter] = []
-            scorer = make_direct(config.reward, self._noting(used), self.inputs.constitution)
-            scorer.score([(pair.prompt, pair.response_a) for pair in sampled])
-            asked = _sum(asked, _taken(used, rollouts / len(sampled)))
+        forward = packed  # the reference; a reward model reads the same, of the prompts that it scores
+        domains = [source.domains for source in config.reward_sources]
+        for place, source in enumerate(config.reward_sources):
+            share = len(prompts_of(place, domains, self.inputs.prompts)) / max(1, len(self.inputs.prompts))
+            if source.by == "reward-model":
+                forward += self.config.reward.ensemble * share * packed
+            elif isinstance(source.by, DirectConfig):
+                used: list[Meter] = []
+                scorer = make_direct(source.by, self._noting(used), self.inputs.constitution)
+                scorer.score([(pair.prompt, pair.response_a) for pair in sampled])
+                asked = _sum(asked, _taken(used, share * rollouts / len(sampled)))
         trained = packed * config.updates_per_rollout * (2 if config.algorithm == "ppo" else 1)
         size = config.prompts_per_step * config.group_size
         return StageWork("6-policy", config.steps, "steps", asked, packed, trained, forward, size)

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from charter.config import RewardSource
+from charter.config import PolicyConfig, RewardSource
 from charter.errors import ConfigError
 from charter.models.local import LocalModel
 from charter.records import Abstention, Prompt
@@ -22,8 +22,8 @@ from charter.stages.saved import load_reward_model
 from charter.training.reward import score
 from charter.training.rollout import Rollout, StepRewards
 
-Score = float | str
-"""A number, or the reason why there is none."""
+Score = float | str | list[float]
+"""A number, the reason why there is none, or the number that each member of an ensemble gives."""
 
 
 class Scorer(Protocol):
@@ -42,6 +42,8 @@ class RewardPart:
     weight: float = 1.0
     domains: str | tuple[str, ...] = "all"
     """As in the run file: all, rest, or their names."""
+    members: tuple[Path, ...] = ()
+    """More reward models, which together with the first make an ensemble."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Part:
     name: str
     weight: float
     prompt_ids: frozenset[str] | None
-    scores: Callable[[list[Rollout]], list[Score]]
+    scores: Callable[[list[Rollout]], Sequence[Score]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class PartRewards:
     normalised: bool
     tells: bool = True
     """Figures of the sources; a reward model alone needs none beside those of the rewards."""
+    caution: float | Literal["min"] = 1.0
+    """How an ensemble's members make one reward, as in the run file."""
 
     def score(self, rollouts: list[Rollout]) -> list[Any]:
         """For each rollout: score, or reason for none, by the place of the source; a source that isn't asked is left out."""
@@ -74,12 +78,20 @@ class PartRewards:
         return found
 
     def combine(self, scores: list[Any]) -> tuple[list[float | None], dict[str, Any]]:
-        """Rewards, and ``sources``: ``{name: {mean, std, num, abstained: {reason: num}}}``, by the sources' own scales."""
+        """Rewards, and ``sources``: ``{name: {mean, std, num, abstained: {reason: num}}}``, by the sources' own scales.
+
+        With an ensemble also ``reward_spread``: the deviation between its members, mean over the step.
+        """
         sums, weights = [0.0] * len(scores), [0.0] * len(scores)
         told: dict[str, Any] = {}
+        spread: dict[str, float] = {}
         for place, part in enumerate(self.parts):
             given = {i: row[str(place)] for i, row in enumerate(scores) if str(place) in row}
-            known = {i: float(value) for i, value in given.items() if not isinstance(value, str)}
+            known = {i: value for i, value in given.items() if isinstance(value, (int, float))}
+            by_members = {i: value for i, value in given.items() if isinstance(value, list)}
+            if by_members:
+                values, spread["reward_spread"] = cautious(list(by_members.values()), self.caution)
+                known = dict(zip(by_members, values, strict=True))
             mean, std = moments(list(known.values()))
             reasons = Counter(value for value in given.values() if isinstance(value, str))
             told[part.name] = {"mean": mean, "std": std, "num": len(known), "abstained": dict(sorted(reasons.items()))}
@@ -87,7 +99,25 @@ class PartRewards:
                 sums[i] += part.weight * (normalised(value, mean, std) if self.normalised else value)
                 weights[i] += part.weight
         rewards = [total / weight if weight else None for total, weight in zip(sums, weights, strict=True)]
-        return rewards, {"sources": told} if self.tells else {}
+        return rewards, {**spread, **({"sources": told} if self.tells else {})}
+
+
+def cautious(scores: Sequence[Sequence[float]], caution: float | Literal["min"]) -> tuple[list[float], float]:
+    """One reward for each rollout from the scores of an ensemble's members, and the members' mean deviation.
+
+    A reward model is known up to a constant only, so the members are first moved to the same mean over the step. Then the
+    reward is their mean less ``caution`` deviations, or the least of them (Coste et al. 2023, arXiv:2310.02743).
+    """
+    means = [sum(own) / len(scores) for own in zip(*scores, strict=True)]
+    centre = sum(means) / len(means)
+    rewards, spreads = [], []
+    for row in scores:
+        moved = [value - mean + centre for value, mean in zip(row, means, strict=True)]
+        mean, std = moments(moved)
+        assert mean is not None and std is not None
+        spreads.append(std)
+        rewards.append(min(moved) if caution == "min" else mean - caution * std)
+    return rewards, sum(spreads) / len(spreads)
 
 
 def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -105,7 +135,7 @@ def normalised(value: float, mean: float | None, std: float | None) -> float:
 
 
 def rewards_of(
-    parts: Sequence[RewardPart], policy: LocalModel, prompts: Sequence[Prompt], *, normalise: bool
+    parts: Sequence[RewardPart], policy: LocalModel, prompts: Sequence[Prompt], config: PolicyConfig
 ) -> tuple[StepRewards, Any]:
     """What rewards the policy's rollouts, and the reward model where one is among the parts."""
     reward_model: Any = None
@@ -114,14 +144,15 @@ def rewards_of(
     names = [name_of(part.by) for part in parts]
     for place, part in enumerate(parts):
         if isinstance(part.by, Path):
-            reward_model = load_reward_model(part.by, policy.model)
-            scores = scores_of_model(reward_model, policy)
+            reward_model, *others = [load_reward_model(path, policy.model) for path in (part.by, *part.members)]
+            scores = scores_of_ensemble([reward_model, *others], policy)
         else:
             scores = scores_of(part.by, policy, prompts)
         name = names[place] if names.count(names[place]) == 1 else f"{names[place]} {place + 1}"
         ids = None if part.domains == "all" else frozenset(p.id for p in prompts_of(place, domains, prompts))
         made.append(Part(name, part.weight, ids, scores))
-    return PartRewards(made, normalise, tells=normalise or reward_model is None), reward_model
+    several = isinstance(config.reward, tuple)
+    return PartRewards(made, several, several or reward_model is None, config.caution), reward_model
 
 
 def prompts_of(place: int, domains: Sequence[str | tuple[str, ...]], prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -173,11 +204,11 @@ def scores_of(scorer: Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> 
     return scores
 
 
-def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[Score]]:
+def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[float]]:
     """Scores rollouts, which come group by group; a prompt is computed once for its group."""
     end = policy.encode_response("")[-1]
 
-    def scores(rollouts: list[Rollout]) -> list[Score]:
+    def scores(rollouts: list[Rollout]) -> list[float]:
         groups: list[list[Rollout]] = []
         for rollout in rollouts:
             if groups and groups[-1][0].prompt_id == rollout.prompt_id:
@@ -187,6 +218,18 @@ def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rol
         ended = [[_ended(rollout, end) for rollout in group] for group in groups]
         scored = score(reward_model, [group[0].prompt_ids for group in groups], ended)
         return [reward for group in scored for reward in group]
+
+    return scores
+
+
+def scores_of_ensemble(models: Sequence[Any], policy: LocalModel) -> Callable[[list[Rollout]], Sequence[Score]]:
+    """The score by a reward model, or a list of the scores by several."""
+    members = [scores_of_model(model, policy) for model in models]
+    if len(members) == 1:
+        return members[0]
+
+    def scores(rollouts: list[Rollout]) -> list[Score]:
+        return [list(row) for row in zip(*(member(rollouts) for member in members), strict=True)]
 
     return scores
 

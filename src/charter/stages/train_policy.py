@@ -5,6 +5,7 @@ reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5
 writes  model/               Hugging Face folder of the trained policy
         checkpoints/step-N/  the policy on the way, Hugging Face folders too
         metrics.jsonl        one row per update
+        warnings.jsonl, holdout.jsonl   what went wrong on the way (stages/watch.py)
         rollouts.jsonl       {step, prompt, response, reward}: the first rollout of some groups of each step
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1, by GRPO (Shao et al. 2024, arXiv:2402.03300), RLOO, or PPO as there. In
@@ -26,8 +27,10 @@ from charter.errors import DataError
 from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import Prompt
+from charter.stages.readings import Reader
 from charter.stages.rewards import RewardPart, name_of, rewards_of
 from charter.stages.saved import Load, save_model, step_reporter
+from charter.stages.watch import PolicyWatch
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training.distributed import is_main
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
@@ -49,11 +52,13 @@ def run(
     load: Load,
     seed: int,
     progress: Progress,
+    reader: Reader | None = None,
 ) -> dict[str, Any]:
     """Train a policy from ``start`` against a reward; return counts and the KL reached.
 
     Args:
         reward: the sources of reward; they are normalised where the run file names a list.
+        reader: gold or judge, who reads rollouts at each checkpoint; None: nobody.
 
     Raises:
         DataError: no prompt fits into the model's context.
@@ -70,9 +75,9 @@ def run(
         def save_step(step: int) -> None:
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
 
+        watch = PolicyWatch(config.monitor, folder, reader, progress)
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
-        several = isinstance(config.reward, tuple)
-        rewards, reward_model = rewards_of(reward, policy, prompts, normalise=several)
+        rewards, reward_model = rewards_of(reward, policy, prompts, config)
         values = []  # GRPO and RLOO have no value model
         if config.algorithm == "ppo":  # it starts as the reward model, or else as the policy with a new head
             start_of_values = reward_model
@@ -91,12 +96,12 @@ def run(
             folder=folder,
             stop_ids=policy.stop_ids,
             callbacks=Callbacks(
-                step_reporter(progress, STAGE, config.steps, "reward_mean"), save_step, recorder.record
+                step_reporter(progress, STAGE, config.steps, "reward_mean"), save_step, recorder.record, watch
             ),
         )
         save_model(policy.model, policy.tokenizer, folder / "model")
     counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
-    return {**trained, **counts, "reward": ", ".join(name_of(part.by) for part in reward)}
+    return {**trained, **counts, "warnings": watch.warnings, "reward": ", ".join(name_of(part.by) for part in reward)}
 
 
 class RolloutRecorder:

@@ -1,8 +1,10 @@
 """Train the reward model on soft labels, and say how far it can be trusted.
 
 reads   4-label/preferences.jsonl   PreferencePair; SL-CAI or the helpful model to start from
-writes  model/            Hugging Face sequence classifier with one output; metrics.jsonl; checkpoints while it trains
-        held_out.jsonl    {id, prompt_id, p_a, margin}: the reward model on pairs that it never saw
+writes  members/N/        with reward.ensemble: model/ and metrics.jsonl of the second member and those after it
+        model/            Hugging Face sequence classifier with one output; metrics.jsonl; checkpoints while it trains
+        held_out.jsonl    {id, prompt_id, p_a, margin}: the reward model on pairs that it never saw; with an ensemble also
+                          member_margins, of which the first is margin
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1. Held-out pairs are split off by prompt, so that no prompt is on both
 sides. Every figure stands beside three trivial baselines (stages/baselines.py).
@@ -11,6 +13,7 @@ sides. Every figure stands beside three trivial baselines (stages/baselines.py).
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,31 +59,66 @@ def run(
     with load(start) as model:
         encoded, fitting = encode_pairs(model, preferences)
         train, held_out = split_by_prompt(fitting, config.holdout_fraction, seed)
-        reward_model = reward_model_from_policy(model.model, model.tokenizer)
-        model.free()  # of the policy only the tokenizer is needed from here on
-        num_steps = config.epochs * -(-len(train) // config.batch_size)
-        trained = train_reward(
-            reward_model,
-            [encoded[pair.id] for pair in train],
-            config,
-            seed=seed,
-            folder=folder,
-            on_step=step_reporter(progress, f"{STAGE}: training", num_steps, "loss"),
-        )
-        save_model(reward_model, model.tokenizer, folder / "model")
-    margins = reward_margins(reward_model, [encoded[pair.id] for pair in held_out])
-    rows = zip(held_out, margins, strict=True)
-    told = [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": m} for p, m in rows]
+        of_held_out = [encoded[pair.id] for pair in held_out]
+        pairs = [encoded[pair.id] for pair in train]
+        trained, margins = _train_one(config, folder, model, pairs, of_held_out, seed, progress, STAGE)
+    members = [margins]
+    for number in range(2, config.ensemble + 1):
+        with load(start) as model:
+            own = row_seed(seed, STAGE, "member", str(number))
+            drawn, label = [encoded[pair.id] for pair in bootstrap(train, own)], f"{STAGE}: member {number}"
+            place = folder / "members" / str(number)
+            members.append(_train_one(config, place, model, drawn, of_held_out, own, progress, label)[1])
+    rows = zip(held_out, zip(*members, strict=True), strict=True)
+    told = [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": own[0]} for p, own in rows]
+    if config.ensemble > 1:
+        told = [{**row, "member_margins": list(own)} for row, own in zip(told, zip(*members, strict=True), strict=True)]
     if is_main():
         write_jsonl(folder / "held_out.jsonl", told)
     return {
         "num_train": len(train),
         "num_held_out": len(held_out),
         "num_too_long": len(preferences) - len(fitting),
+        **({"ensemble": config.ensemble} if config.ensemble > 1 else {}),
         **trained,
         **held_out_figures(held_out, margins, gold),
         "baselines": {name: figure.to_json() for name, figure in baselines(train, held_out, seed).items()},
     }
+
+
+def _train_one(
+    config: RewardConfig,
+    folder: Path,
+    model: LocalModel,
+    pairs: Sequence[EncodedPair],
+    held_out: Sequence[EncodedPair],
+    seed: int,
+    progress: Progress,
+    label: str,
+) -> tuple[dict[str, Any], list[float]]:
+    """Train a reward model into ``folder/model``; return what training tells, and its margins on held-out pairs."""
+    reward_model = reward_model_from_policy(model.model, model.tokenizer)
+    model.free()  # of the policy only the tokenizer is needed from here on
+    num_steps = config.epochs * -(-len(pairs) // config.batch_size)
+    trained = train_reward(
+        reward_model,
+        pairs,
+        config,
+        seed=seed,
+        folder=folder,
+        on_step=step_reporter(progress, f"{label}: training", num_steps, "loss"),
+    )
+    save_model(reward_model, model.tokenizer, folder / "model")
+    return trained, reward_margins(reward_model, held_out)
+
+
+def bootstrap(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
+    """The pairs of as many prompts as there are, drawn with replacement."""
+    by_prompt: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_prompt.setdefault(pair.prompt.id, []).append(pair)
+    drawn = random.Random(seed).choices(sorted(by_prompt), k=len(by_prompt))
+    return [pair for prompt_id in drawn for pair in by_prompt[prompt_id]]
 
 
 def train_reward_from_file(
@@ -113,7 +151,7 @@ def train_reward_from_file(
 
     reads = {
         "seed": seed,
-        "config": config.model_dump(),
+        "config": config.settings(),
         "model": source_hash(model),
         "pairs": hash_json([pair.to_json() for pair in preferences]),
     }

@@ -104,6 +104,11 @@ def total(value: Value) -> Value:
     return type(value)(summed.item())
 
 
+def largest(value: float) -> float:
+    """The largest over all processes."""
+    return max(map(float, gathered([value])))
+
+
 def gathered(rows: Sequence[Any]) -> list[Any]:
     """The rows (JSON) of all processes, by rank."""
     if _world.size == 1:

@@ -39,7 +39,7 @@ from charter.training.rollout import (
     sampling_logprobs,
 )
 
-TERMS = ("loss", "kl_k1", "kl_k3", "entropy", "clipped")
+TERMS = ("loss", "kl_k1", "kl_k3", "entropy", "clipped", "drift")
 
 __all__ = ["Callbacks", "EncodedPrompt", "RewardFunction", "Rollout", "train_grpo"]
 
@@ -107,6 +107,7 @@ class Piece:
     valid_R1: Tensor
     reference_RT: Tensor
     old_RT: Tensor | None  # None: the policy itself, which hasn't been updated since
+    sampled_RT: Tensor  # log-probabilities as the tokens were sampled
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class GroupUpdate:
             "kl_k1": first["kl_k1"] / num_valid,
             "kl_k3": first["kl_k3"] / num_valid,
             "entropy": first["entropy"] / num_counted,
+            "drift_mean": first["drift"] / num_counted,
+            "drift_max": first["drift_max"],
             "clip_fraction": sum(u["clipped"] for u in updates) / num_counted / len(updates),
             "grad_norm": sum(u["grad_norm"] for u in updates) / len(updates),
         }
@@ -139,12 +142,15 @@ class GroupUpdate:
     def _update(self, trainer: Trainer, pieces: Sequence[Piece], num_counted: int) -> dict[str, float]:
         """One update on the whole rollout; returns sums over its tokens."""
         totals: dict[str, float] = {}
+        drift_max = 0.0
         for piece in pieces:
             terms = self.terms(piece)
             (piece.weight * terms["loss"] / num_counted).backward()
+            drift_max = max(drift_max, float(terms.pop("drift_max")))
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + piece.weight * float(value.detach())
         totals = {name: distributed.total(totals.get(name, 0.0)) for name in TERMS}
+        totals["drift_max"] = distributed.largest(drift_max)
         totals["grad_norm"] = trainer.update(totals["loss"] / num_counted)
         return totals
 
@@ -163,12 +169,20 @@ class GroupUpdate:
             penalty_RT = reward_penalty(self.config, old_RT, reference.logprobs_RT)
             if penalty_RT is not None and weight:
                 cost_R[own] = (penalty_RT * reference.mask_RT).sum(1)
-            found.append((own, chosen, weight, reference.logprobs_RT, old_RT if several else None))
+            found.append((own, chosen, weight, reference.logprobs_RT, old_RT))
         costs = distributed.total(cost_R).tolist()
         paid = [None if reward is None else reward - cost for reward, cost in zip(rewards, costs, strict=True)]
         advantage_R, valid_R = (values.to(device) for values in advantages_of(paid, self.config))
         return [
-            Piece(chosen, weight, advantage_R[own, None], valid_R[own, None], reference_RT, old_RT)
+            Piece(
+                chosen,
+                weight,
+                advantage_R[own, None],
+                valid_R[own, None],
+                reference_RT,
+                old_RT if several else None,
+                old_RT,
+            )
             for own, chosen, weight, reference_RT, old_RT in found
         ]
 
@@ -178,6 +192,7 @@ class GroupUpdate:
         logprobs_RT, mask_RT = found.logprobs_RT, found.mask_RT & piece.valid_R1
         assert found.entropy_RT is not None
         now_RT = logprobs_RT.detach()
+        drift_RT = (now_RT - piece.sampled_RT).abs().masked_fill(~mask_RT, 0.0)
         old_RT = now_RT if piece.old_RT is None else piece.old_RT
         loss_RT = clipped_policy_loss(logprobs_RT, old_RT, piece.advantage_R1, self.config.clip)
         loss_RT = loss_RT + loss_penalty(self.config, logprobs_RT, old_RT, piece.reference_RT)
@@ -186,5 +201,7 @@ class GroupUpdate:
             "kl_k1": masked_sum(kl_k1(now_RT, piece.reference_RT), mask_RT),
             "kl_k3": masked_sum(kl_k3(now_RT, piece.reference_RT), mask_RT),
             "entropy": masked_sum(found.entropy_RT, mask_RT),
+            "drift": drift_RT.sum(),
+            "drift_max": drift_RT.max(),
             "clipped": masked_sum(is_clipped(now_RT, old_RT, piece.advantage_R1, self.config.clip).float(), mask_RT),
         }

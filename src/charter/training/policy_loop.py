@@ -13,6 +13,7 @@ from charter.config import PolicyConfig
 from charter.errors import ModelError, TrainingError
 from charter.objectives.kl import adaptive_kl_coef
 from charter.training import distributed
+from charter.training.monitor import text_figures
 from charter.training.optimise import Trainer
 from charter.training.rollout import (
     EachAlone,
@@ -34,6 +35,20 @@ class Update(Protocol):
     ) -> dict[str, float]: ...
 
 
+class Watcher(Protocol):
+    """Looks for what goes wrong; asked in the first process only."""
+
+    def after_step(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Metrics of all steps so far."""
+        ...
+
+    def after_checkpoint(self, step: int) -> None: ...
+
+    def stop_reason(self, step: int) -> str | None:
+        """Why training should end after so many steps; None: it should go on."""
+        ...
+
+
 @dataclass
 class Callbacks:
     """What a stage does along the way. Steps count from 1.
@@ -45,6 +60,7 @@ class Callbacks:
     on_step: Callable[[dict[str, Any]], None] | None = None
     on_checkpoint: Callable[[int], None] | None = None
     on_rollouts: Callable[[int, list[Rollout], list[float | None]], None] | None = None
+    watcher: Watcher | None = None
 
 
 @dataclass(frozen=True)
@@ -64,19 +80,23 @@ class PolicyLoop:
         """Do the steps that are left.
 
         Returns:
-            num_steps, num_tokens, kl (nats per response, k1, of the last step), stopped_by ("steps" or "kl_budget").
+            num_steps, num_tokens, kl (nats per response, k1, of the last step), stopped_by ("steps", "kl_budget", or what the
+            watcher says).
         """
         config = self.config
         stopped_by = "steps"
         for step in range(1 + trainer.step // config.updates_per_rollout, config.steps + 1):
-            if config.kl_budget is not None and _last_kl(trainer) > config.kl_budget:
-                stopped_by = "kl_budget"
+            reason = self._stop_reason(trainer, step - 1)
+            if reason is not None:
+                stopped_by = reason
                 trainer.checkpoint()
                 break
             self._step(trainer, step)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 if self.callbacks.on_checkpoint and distributed.is_main():
                     self.callbacks.on_checkpoint(step)
+                if self.callbacks.watcher and distributed.is_main():
+                    self.callbacks.watcher.after_checkpoint(step)
                 trainer.checkpoint()
         rows = trainer.rows()
         return {
@@ -85,6 +105,17 @@ class PolicyLoop:
             "kl": _last_kl(trainer),
             "stopped_by": stopped_by,
         }
+
+    def _stop_reason(self, trainer: Trainer, step: int) -> str | None:
+        """Why to stop after ``step`` steps; all processes find the same."""
+        if self.config.kl_budget is not None and _last_kl(trainer) > self.config.kl_budget:
+            return "kl_budget"
+        reason = None
+        if self.callbacks.watcher and distributed.is_main():
+            reason = self.callbacks.watcher.stop_reason(step)
+        if self.config.monitor.on_alarm == "stop" and distributed.total(int(reason is not None)):
+            return reason or "alarm"
+        return None
 
     def _step(self, trainer: Trainer, step: int) -> None:
         started = time.monotonic()
@@ -107,6 +138,7 @@ class PolicyLoop:
             "response_length": sum(num_tokens) / len(num_tokens),
             "stopped_fraction": sum(rollout.stopped for rollout in rollouts) / len(rollouts),
             "num_tokens": sum(num_tokens) + sum(len(prompt.ids) for prompt in drawn),
+            **text_figures([rollout.response_ids for rollout in rollouts]),
             **measured,
             "seconds": time.monotonic() - started,
         }
@@ -115,6 +147,8 @@ class PolicyLoop:
             self.callbacks.on_rollouts(step, rollouts, rewards)
         if self.callbacks.on_step and distributed.is_main():
             self.callbacks.on_step(row)
+        if self.callbacks.watcher and distributed.is_main():
+            self.callbacks.watcher.after_step(trainer.rows())
 
     def _roll_out(
         self, trainer: Trainer, drawn: Sequence[EncodedPrompt], step: int

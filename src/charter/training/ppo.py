@@ -46,7 +46,7 @@ from charter.training.rollout import (
     sampling_logprobs,
 )
 
-TERMS = ("loss", "value_loss", "entropy", "clipped")
+TERMS = ("loss", "value_loss", "entropy", "clipped", "drift")
 
 
 def value_model_from(reward_model: Any) -> Any:
@@ -130,6 +130,8 @@ class ActorCriticUpdate:
             "kl_k1": float(masked_sum(kl_k1(fixed.old_RT, fixed.reference_RT), fixed.mask_RT)) / num_valid,
             "kl_k3": float(masked_sum(kl_k3(fixed.old_RT, fixed.reference_RT), fixed.mask_RT)) / num_valid,
             "entropy": first["entropy"] / num_counted,
+            "drift_mean": first["drift"] / num_counted,
+            "drift_max": first["drift_max"],
             "clip_fraction": sum(u["clipped"] for u in updates) / num_counted / len(updates),
             "grad_norm": sum(u["grad_norm"] for u in updates) / len(updates),
         }
@@ -169,12 +171,15 @@ class ActorCriticUpdate:
 
     def _update(self, trainer: Trainer, rollouts: list[Rollout], fixed: Fixed, num_counted: int) -> dict[str, float]:
         totals: dict[str, float] = {}
+        drift_max = 0.0
         for rows, own, weight in self._pieces(rollouts):
             terms = self.terms(rows, own, fixed)
             (weight * terms["loss"] / num_counted).backward()
+            drift_max = max(drift_max, float(terms.pop("drift_max")))
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + weight * float(value.detach())
         totals = {name: distributed.total(totals.get(name, 0.0)) for name in TERMS}
+        totals["drift_max"] = distributed.largest(drift_max)
         totals["grad_norm"] = trainer.update(totals["loss"] / num_counted)
         return totals
 
@@ -195,9 +200,14 @@ class ActorCriticUpdate:
         )
         clipped_RT = is_clipped(found.logprobs_RT.detach(), old_RT, advantage_RT, self.config.clip)
         value_loss = masked_sum(value_RT, mask_RT)
+        drift_RT = (
+            (found.logprobs_RT.detach() - old_RT).abs().masked_fill(~mask_RT, 0.0)
+        )  # of the first update: sampling's
         return {
             "loss": masked_sum(policy_RT, mask_RT) + self.config.value_coef * value_loss,
             "value_loss": value_loss,
             "entropy": masked_sum(found.entropy_RT, mask_RT),
+            "drift": drift_RT.sum(),
+            "drift_max": drift_RT.max(),
             "clipped": masked_sum(clipped_RT.float(), mask_RT),
         }

@@ -123,7 +123,7 @@ def train_reward(
     batches = shuffled_batches(len(pairs), config.batch_size, config.epochs, f"{seed}/reward")
     trainer = Trainer(
         model, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
-        settings=["reward", config.model_dump(mode="json"), seed, fingerprint([astuple(pair) for pair in pairs])],
+        settings=["reward", config.settings(), seed, fingerprint([astuple(pair) for pair in pairs])],
     )  # fmt: skip
     return train_on_batches(
         trainer,

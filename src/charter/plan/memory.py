@@ -68,6 +68,7 @@ def _models(config: RunConfig, stage: str) -> tuple[int, int, list[ModelConfig]]
         case "6":
             by = config.policy.reward
             values = 1 if config.policy.algorithm == "ppo" else 0
-            return 1 if by else 2, 1 + values, labeler_models(by) if by else []
+            no_reward_model = by is not None or config.policy.algorithm == "dpo"
+            return 1 if no_reward_model else 2, 1 + values, labeler_models(by) if by else []
     judge = [config.evaluate.judge] if config.evaluate.judge else []
     return 2, 0, judge

@@ -23,7 +23,7 @@ from charter.labelers.recorded import RecordedModel
 from charter.memory import memory_plan
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
-from charter.stages import evaluate, label, revise, sample, train_policy, train_reward, train_sft
+from charter.stages import evaluate, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
@@ -225,6 +225,9 @@ class Pipeline:
 
     def _train_policy(self) -> None:
         config = self._config
+        if config.policy.algorithm == "dpo":
+            self._train_dpo()
+            return
         start, start_key = self._start(config.policy.initialise_from)
 
         def work(path: Path) -> dict[str, Any]:
@@ -287,6 +290,31 @@ class Pipeline:
             )
             for source in self._config.policy.reward_sources
         ]
+
+    def _train_dpo(self) -> None:
+        config = self._config
+        start, start_key = self._start(config.policy.initialise_from)
+
+        def work(path: Path) -> dict[str, Any]:
+            return train_dpo.run(
+                config.dpo,
+                path,
+                preferences=list(read_jsonl(self._path("4-label", "preferences.jsonl"), PreferencePair)),
+                holdout_fraction=config.reward.holdout_fraction,
+                start=start,
+                load=loaded,
+                seed=config.seed,
+                progress=self._progress,
+            )
+
+        reads = {
+            "algorithm": "dpo",
+            "config": config.dpo.settings(),
+            "labels": self._keys["4-label"],
+            "start": start_key,
+        }
+        held_out = {"holdout_fraction": config.reward.holdout_fraction}  # of the reward model only this
+        self._stage("6-policy", {**reads, **held_out}, work, trains=True)
 
     def _policies(self) -> list[evaluate.Policy]:
         policies = [evaluate.Policy("initial", self._config.model)]

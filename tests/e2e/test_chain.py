@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,16 @@ from pathlib import Path
 import pytest
 
 import charter
+from charter.audit.run import write_audit
 from charter.constitution.load import load_constitution
-from charter.errors import CoverageError, DataError, StoreError
+from charter.errors import ConfigError, CoverageError, DataError, StoreError
 from charter.pipeline import run
+from charter.plan.make import make_plan
 from charter.progress import QuietProgress
 from charter.records import EvaluatedResponse, Judgment, PreferencePair, ResponsePair
+from charter.report.page import write_report
 from charter.run_file import load_run
-from charter.stages import saved
+from charter.stages import saved, train_dpo
 from charter.stages.provenance import provenance
 from charter.stages.relabel import relabel, worth
 from charter.store.jsonl import read_jsonl, read_rows
@@ -128,6 +132,59 @@ def test_other_algorithms_of_the_policy(algorithm, tiny_world, whole, tmp_path):
     assert len(rows) == 4 and all(("value_loss" in row) == (algorithm == "ppo") for row in rows)
     weights = [(run / "6-policy" / "model" / "model.safetensors").read_bytes() for run in (whole, out)]
     assert weights[0] != weights[1]
+
+
+def test_dpo_learns_from_the_labels_themselves(tiny_world, whole, tmp_path, monkeypatch):
+    """On soft labels, and on no pair that the reward model holds out; what reads a run reads this one."""
+    taught: list[float] = []
+    train = train_dpo.train_dpo
+
+    def noting(policy, reference, pairs, *args, **settings):
+        taught.extend(pair.p_a for pair in pairs)
+        return train(policy, reference, pairs, *args, **settings)
+
+    monkeypatch.setattr(train_dpo, "train_dpo", noting)
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    before = content(out)
+    dpo = ("policy.algorithm=dpo", "dpo={batch_size: 4, epochs: 2, learning_rate: 0.001, checkpoint_every: 4}")
+    summary = run_world(tiny_world, out, *dpo)
+    after = content(out)
+    changed = {name.split("/")[0] for name in before if before[name] != after.get(name)}
+    assert changed == {"6-policy", "7-evaluate", "summary.json", "run.yaml"}  # the reward model is the same one
+
+    held_out = {row["id"] for _, row in read_rows(out / "5-reward" / "held_out.jsonl")}
+    labels = list(read_jsonl(out / "4-label" / "preferences.jsonl", PreferencePair))
+    assert held_out and taught == [pair.p_a for pair in labels if pair.id not in held_out]
+    assert any(0 < p_a < 1 and p_a != 0.5 for p_a in taught)
+
+    rows = [row for _, row in read_rows(out / "6-policy" / "metrics.jsonl")]
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5) and len(rows) == 2 * -(-len(taught) // 4)
+    assert not any(name in row for row in rows for name in ("reward_mean", "kl"))  # absent is not zero
+    last = out / "6-policy" / "checkpoints" / f"step-{len(rows)}" / "model.safetensors"
+    assert last.read_bytes() == (out / "6-policy" / "model" / "model.safetensors").read_bytes()
+    assert {path.name for path in (out / "6-policy").iterdir() if not path.name.startswith(".")} == {
+        "attempts.jsonl", "checkpoints", "done.json", "metrics.jsonl", "model",
+    }  # fmt: skip
+    assert summary["policies"]["rl-cai"]["kl_to_sl_cai"]["value"] > 0
+    assert [row["step"] for row in summary["curves"]["checkpoints"]] != []
+
+    monkeypatch.undo()
+    links = {row["to"]: row for row in write_audit(out)["waterfall"]["links"]}
+    assert links["policy"]["agreement_with_previous"]["n"] == len(held_out)
+    page = write_report(out).read_text()
+    assert "DPO on the labelled pairs themselves" in page and "against the reward model" not in page
+    planned = make_plan(load_run(tiny_world / "run.yaml", dpo), calibrate=False)["stages"]
+    plan = {stage["name"]: stage for stage in planned}
+    assert abs(plan["6-policy"]["rows"] - len(rows)) <= len(rows) / 2 and plan["6-policy"]["calls"] == 0
+    done = content(out)
+    run_world(tiny_world, out, *dpo, "policy.steps=9")  # of policy only initialise_from is read
+    assert {name for name in done if done[name] != content(out)[name]} <= {"run.yaml"}
+
+
+def test_dpo_with_a_reward_is_refused(tiny_world):
+    with pytest.raises(ConfigError, match="DPO learns from labelled pairs"):
+        load_run(tiny_world / "run.yaml", ["policy={algorithm: dpo, reward: {kind: checker, check: 'a:b'}}"])
 
 
 def test_another_constitution_is_refused(tiny_world, whole, tmp_path):

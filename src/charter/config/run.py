@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from charter.config.base import Count, ModelConfig, PromptsConfig, SamplingConfig, Section, Source
 from charter.config.labelers import LabelConfig, labeler_models
 from charter.config.scale import ScaleConfig
-from charter.config.training import PolicyConfig, RewardConfig, SftConfig
+from charter.config.training import DpoConfig, PolicyConfig, RewardConfig, SftConfig
 
 
 class ReviseConfig(Section):
@@ -63,12 +63,13 @@ class RunConfig(Section):
     label: LabelConfig
     reward: RewardConfig = RewardConfig()
     policy: PolicyConfig = PolicyConfig()
+    dpo: DpoConfig = DpoConfig()
     evaluate: EvaluateConfig
     scale: ScaleConfig = ScaleConfig()
 
     @model_validator(mode="after")
     def _every_process_has_a_prompt(self) -> RunConfig:
-        if self.policy.prompts_per_step < self.scale.processes:
+        if self.policy.algorithm != "dpo" and self.policy.prompts_per_step < self.scale.processes:
             raise ValueError(
                 f"policy.prompts_per_step is {self.policy.prompts_per_step} for {self.scale.processes} processes: give every "
                 "process a prompt, or lower scale.processes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from charter.config.base import Count, Probability, Section, Source
 from charter.config.labelers import CheckerConfig, DirectConfig
@@ -39,7 +39,10 @@ class RewardConfig(Section):
 
 
 class DpoConfig(Section):
-    """Direct preference optimisation: reinforcement learning's alternative, straight from the preference pairs."""
+    """Direct preference optimisation: reinforcement learning's alternative, straight from the preference pairs.
+
+    Used where ``policy.algorithm`` is dpo; of ``policy`` only ``initialise_from`` is read then.
+    """
 
     epochs: Count = 1
     batch_size: Count = 32
@@ -111,8 +114,9 @@ class PolicyConfig(Section):
     later: ClassVar[frozenset[str]] = frozenset(
         {"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution"}
     )
-    algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
-    """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model."""
+    algorithm: Literal["grpo", "rloo", "ppo", "dpo"] = "grpo"
+    """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model; dpo: no
+    reinforcement learning, but the section ``dpo``."""
     reward: PolicyReward | None = None
     """A check, or a labeler's scores (d-RLAIF), instead of a reward model: nothing is labelled then. Or a list of sources."""
     initialise_from: Literal["sl-cai", "helpful"] = "sl-cai"
@@ -163,3 +167,11 @@ class PolicyConfig(Section):
     def needs_reward_model(self) -> bool:
         """Is a reward model among the sources?"""
         return any(source.by == "reward-model" for source in self.reward_sources)
+
+    @model_validator(mode="after")
+    def _dpo_asks_for_no_reward(self) -> PolicyConfig:
+        if self.algorithm == "dpo" and self.reward is not None:
+            raise ValueError(
+                "reward with algorithm: dpo: DPO learns from labelled pairs; leave reward out, or choose grpo, rloo or ppo"
+            )
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -75,12 +76,14 @@ class Probe:
             found.append(self._sft("2-sft", chains, config.revise.rounds))
             found += [self._sft(f"2-sft-round-{r}", chains, r) for r in self._extra_rounds()]
         if "rl" in config.phases:
+            num_labels = 0.0
             if config.policy.needs_reward_model:
                 pairs, sample = sampled
                 label, num_labels = self._label(pairs, sample.rows)
                 found += [sample, label, self._reward(pairs, num_labels)]
-            found.append(self._policy(sampled[0]))
-        found.append(self._evaluate(sampled[0]))
+            of_dpo = config.policy.algorithm == "dpo"
+            found.append(self._dpo(sampled[0], num_labels) if of_dpo else self._policy(sampled[0]))
+        found.append(self._evaluate(sampled[0], found[-1].rows if "rl" in config.phases else 0))
         return found
 
     def _extra_rounds(self) -> list[int]:
@@ -180,14 +183,7 @@ class Probe:
 
     def _reward(self, sampled: list[ResponsePair], num_labels: float) -> StageWork:
         config = self.config.reward
-        length = _mean(
-            [
-                self.ruler.prompt(pair.prompt.messages)
-                + self.ruler.response(pair.response_a)
-                + self.ruler.response(pair.response_b)
-                for pair in sampled
-            ]
-        )
+        length = self._pair_length(sampled)
         held_out = num_labels * config.holdout_fraction
         trained = config.ensemble * config.epochs * (num_labels - held_out) * length
         return StageWork(
@@ -199,6 +195,18 @@ class Probe:
             trained_tokens=trained,
             forward_tokens=config.ensemble * held_out * length,
         )
+
+    def _pair_length(self, sampled: list[ResponsePair]) -> float:
+        said = [self.ruler.response(pair.response_a) + self.ruler.response(pair.response_b) for pair in sampled]
+        return _mean([self.ruler.prompt(pair.prompt.messages) for pair in sampled]) + _mean(said)
+
+    def _dpo(self, sampled: list[ResponsePair], num_labels: float) -> StageWork:
+        config = self.config.dpo
+        num_train = num_labels * (1 - self.config.reward.holdout_fraction)
+        steps = config.epochs * max(1, math.ceil(num_train / config.batch_size))
+        once = num_train * self._pair_length(sampled)  # the reference reads every pair once
+        trained = config.epochs * once
+        return StageWork("6-policy", steps, "steps", {}, trained, trained, once)
 
     def _policy(self, sampled: list[ResponsePair]) -> StageWork:
         config = self.config.policy
@@ -226,13 +234,14 @@ class Probe:
     def _response_length(self, sampled: list[ResponsePair]) -> float:
         return _mean([self.ruler.response(text) for pair in sampled for text in (pair.response_a, pair.response_b)])
 
-    def _evaluate(self, sampled: list[ResponsePair]) -> StageWork:
+    def _evaluate(self, sampled: list[ResponsePair], steps: int) -> StageWork:
         config, run = self.config.evaluate, self.config
         num_policies, anchored = 1, 0
         if "sl" in run.phases:
             num_policies += 1 + len(self._extra_rounds())
         if "rl" in run.phases:
-            saved = -(-run.policy.steps // run.policy.checkpoint_every) - 1
+            trains = run.dpo if run.policy.algorithm == "dpo" else run.policy
+            saved = -(-steps // trains.checkpoint_every) - 1
             num_policies += 1 + min(config.num_checkpoints, max(0, saved))
         if "sl" in run.phases and config.sampling.temperature == 1.0:
             anchored = num_policies - 1

@@ -253,10 +253,12 @@ def _is_bin(row: dict[str, Any]) -> bool:
 
 
 def reinforcement(summary: dict[str, Any]) -> list[Chart]:
-    """Reward, KL, gold and length over the steps."""
+    """Reward, KL, gold and length over the steps; of DPO, which samples nothing, what its own steps and checkpoints tell."""
     curve = rows_at(summary, "curves", "rl")
     if not curve:
         return []
+    if not any("reward_mean" in row for row in curve):
+        return _from_pairs(summary, curve)
     steps = [finite(row.get("rollout", row.get("step"))) or 0.0 for row in curve]
 
     def points(*names: str) -> list[tuple[float, Figure]]:
@@ -291,6 +293,22 @@ def reinforcement(summary: dict[str, Any]) -> list[Chart]:
               f"Nats per response, estimator k1, on training prompts. {last}."),
         Chart("Length", line_with_band("g-length", "Length by step", length, "step", "number"), f"Tokens per response. {last}."),
     ]  # fmt: skip
+
+
+def _from_pairs(summary: dict[str, Any], curve: list[dict[str, Any]]) -> list[Chart]:
+    """Loss and accuracy by step; gold and KL of the checkpoints."""
+    charts = []
+    told = {"loss": "Nats per pair.", "accuracy": "Pairs of the batch that the policy orders as their label does."}
+    for name, caption in told.items():
+        points = [(finite(row.get("step")) or 0.0, figure(row.get(name), name)) for row in curve]
+        kind = kind_of(name)
+        svg = line_with_band(f"g-{name}", f"{name.title()} by step", [Series(name, points, "rl")], "step", kind)
+        charts.append(Chart(name.title(), svg, f"{caption} {len(curve)} steps."))
+    for name, title in (("gold", "Gold"), ("kl_to_sl_cai", "KL to SL-CAI")):
+        series = [Series("held-out prompts", _checkpoints(summary, name), "sl", marks=True)]
+        svg = line_with_band(f"g-{name}", f"{title} by step", series, "step", "number")
+        charts.append(Chart(title, svg, "Rings: checkpoints on held-out prompts, with 95 % intervals."))
+    return charts
 
 
 def _spread(found: Figure, deviation: float | None) -> Figure:

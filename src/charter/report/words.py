@@ -318,6 +318,13 @@ def explorer_words(labels: Explorer) -> str:
 
 def rl_words(artifacts: Artifacts) -> str:
     """What was trained against what."""
+    if artifacts.section("policy", "algorithm") == "dpo":
+        beta = finite(artifacts.section("dpo", "beta"))
+        weight = "" if beta is None else f", with beta {beta:g}"
+        return (
+            f"Phase 2: DPO on the labelled pairs themselves{weight}. It samples nothing while it trains, and no reward model "
+            "stands between: the one above was trained for the audit alone."
+        )
     name = str(artifacts.section("policy", "algorithm") or "").upper() or "The policy is trained"
     coef = finite(artifacts.section("policy", "kl_coef"))
     penalty = "" if coef is None else f", with a KL penalty of weight {coef:g} (estimator k3, in the loss)"

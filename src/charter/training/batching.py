@@ -13,6 +13,9 @@ from charter.training.optimise import Trainer
 Step = Callable[[dict[str, Any]], None]
 """Told of every step: its metrics."""
 
+Checkpoint = Callable[[int], None]
+"""Called with the step, before the state of training is saved."""
+
 Accumulate = Callable[[list[int]], dict[str, float]]
 """Leaves the gradients of a batch (indices) in the model; returns its metrics, with ``loss`` and ``num_tokens``."""
 
@@ -28,7 +31,13 @@ def shuffled_batches(num_examples: int, batch_size: int, epochs: int, seed: str)
 
 
 def train_on_batches(
-    trainer: Trainer, batches: list[list[int]], accumulate: Accumulate, *, checkpoint_every: int, on_step: Step | None
+    trainer: Trainer,
+    batches: list[list[int]],
+    accumulate: Accumulate,
+    *,
+    checkpoint_every: int,
+    on_step: Step | None,
+    on_checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Do the batches that are left; returns num_steps, num_tokens, and the loss over the last tenth of the steps."""
     trainer.model.train()
@@ -41,6 +50,10 @@ def train_on_batches(
         if on_step and is_main():
             on_step(row)
         if trainer.step % checkpoint_every == 0 or trainer.step == len(batches):
+            if on_checkpoint:
+                trainer.gather()
+                if is_main():
+                    on_checkpoint(trainer.step)
             trainer.checkpoint()  # the last one too: a kill before the model is saved trains nothing again
     trainer.gather()
     trainer.model.eval()

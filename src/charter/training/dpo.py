@@ -19,7 +19,7 @@ from torch import Tensor
 from charter.config import DpoConfig
 from charter.objectives.dpo import dpo_nll
 from charter.training import distributed
-from charter.training.batching import Step, shuffled_batches, train_on_batches
+from charter.training.batching import Checkpoint, Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
 from charter.training.reward import EncodedPair
@@ -34,6 +34,7 @@ def train_dpo(
     seed: int,
     folder: Path,
     on_step: Step | None = None,
+    on_checkpoint: Checkpoint | None = None,
     tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``policy`` in place.
@@ -61,7 +62,10 @@ def train_dpo(
         chosen = [pairs[i] for i in indices]
         return accumulate_dpo(trainer.model, chosen, reference_B2[indices], config.beta, tokens_per_forward)
 
-    return train_on_batches(trainer, batches, accumulate, checkpoint_every=config.checkpoint_every, on_step=on_step)
+    return train_on_batches(
+        trainer, batches, accumulate,
+        checkpoint_every=config.checkpoint_every, on_step=on_step, on_checkpoint=on_checkpoint,
+    )  # fmt: skip
 
 
 def pair_logprobs(model: Any, rows: Sequence[PackedRow]) -> Tensor:

@@ -48,6 +48,7 @@ from charter.config.training import (
     PolicyConfig,
     RewardConfig,
     SftConfig,
+    TrlConfig,
 )
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "ScaleConfig",
     "Section",
     "SftConfig",
+    "TrlConfig",
     "SoftLabels",
     "Source",
     "labeler_models",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -86,3 +86,11 @@ class PolicyConfig(Section):
     max_new_tokens: Count = 256
     temperature: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Count = 10
+
+
+class TrlConfig(Section):
+    """Settings for TRL's own configurations, by their names there; they go before what follows from the run file."""
+
+    sft: dict[str, Any] = {}
+    reward: dict[str, Any] = {}
+    grpo: dict[str, Any] = {}

@@ -31,6 +31,7 @@ from charter.statistics import calibration, proportion, unknown
 from charter.store.folder import RunFolder
 from charter.store.hashing import hash_json
 from charter.store.jsonl import write_json, write_jsonl
+from charter.training import trl_engine
 from charter.training.distributed import is_main
 from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
@@ -47,8 +48,12 @@ def run(
     gold: Gold | None,
     seed: int,
     progress: Progress,
+    trl: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a reward model from ``start``; return its figures on held-out pairs beside the baselines.
+
+    Args:
+        trl: settings for TRL's trainer, where it trains instead of our loop.
 
     Raises:
         DataError: too few prompts or pairs to train and hold out.
@@ -59,14 +64,18 @@ def run(
         reward_model = reward_model_from_policy(model.model, model.tokenizer)
         model.free()  # of the policy only the tokenizer is needed from here on
         num_steps = config.epochs * -(-len(train) // config.batch_size)
-        trained = train_reward(
-            reward_model,
+        pairs, on_step = (
             [encoded[pair.id] for pair in train],
-            config,
-            seed=seed,
-            folder=folder,
-            on_step=step_reporter(progress, f"{STAGE}: training", num_steps, "loss"),
+            step_reporter(progress, f"{STAGE}: training", num_steps, "loss"),
         )
+        if trl is None:
+            trained = train_reward(reward_model, pairs, config, seed=seed, folder=folder, on_step=on_step)
+        else:
+            trained = trl_engine.train_reward(
+                reward_model, model.tokenizer, pairs, config, trl, seed=seed, folder=folder, on_step=on_step
+            )
+            if trained["num_ties"]:
+                progress.say(f"{STAGE}: {trained['num_ties']} ties left out, since TRL knows hard labels alone")
         save_model(reward_model, model.tokenizer, folder / "model")
     margins = reward_margins(reward_model, [encoded[pair.id] for pair in held_out])
     rows = zip(held_out, margins, strict=True)

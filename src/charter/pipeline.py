@@ -40,6 +40,7 @@ from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.distributed import is_main
 from charter.training.launch import launch
+from charter.training.trl_trainer import check_engine
 
 
 def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
     check_tracker(config.tracker)
+    check_engine(config)
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
@@ -151,6 +153,15 @@ class Pipeline:
         hashes = {key: inputs.hashes[key] for key in ("constitution", "prompts", "model")}
         self._stage("1-revise", {"config": config.revise.model_dump(), **hashes}, work)
 
+    def _trl(self, kind: str) -> dict[str, Any] | None:
+        """What TRL's trainer is given; None: our own loops train."""
+        return self._config.trl.model_dump(mode="json")[kind] if self._config.engine == "trl" else None
+
+    def _engine(self, kind: str) -> dict[str, Any]:
+        """What the engine adds to a stage's key: nothing where it is our own."""
+        settings = self._trl(kind)
+        return {} if settings is None else {"trl": settings}
+
     def _train_sft(self, name: str, rounds: int) -> None:
         config = self._config
 
@@ -166,10 +177,11 @@ class Pipeline:
                 load=loaded,
                 seed=config.seed,
                 progress=self._progress,
+                trl=self._trl("sft"),
             )
 
         reads = {"config": config.sft.model_dump(), "rounds": rounds, "revise": self._keys["1-revise"]}
-        self._stage(name, reads, work, trains=True)
+        self._stage(name, {**reads, **self._engine("sft")}, work, trains=True)
 
     def _sample(self) -> None:
         config = self._config
@@ -218,10 +230,11 @@ class Pipeline:
                 gold=self._inputs.gold,
                 seed=config.seed,
                 progress=self._progress,
+                trl=self._trl("reward"),
             )
 
         reads = {"config": config.reward.settings(), "labels": self._keys["4-label"], "start": start_key}
-        self._stage("5-reward", {**reads, "gold": config.evaluate.gold}, work, trains=True)
+        self._stage("5-reward", {**reads, **self._engine("reward"), "gold": config.evaluate.gold}, work, trains=True)
 
     def _train_policy(self) -> None:
         config = self._config
@@ -243,9 +256,11 @@ class Pipeline:
                     seed=config.seed,
                     progress=self._progress,
                     reader=reader,
+                    trl=self._trl("grpo"),
                 )
 
         reads = {"config": config.policy.settings(), "reward": self._reward_key(), "start": start_key}
+        reads |= self._engine("grpo")
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work, trains=True)
 
     @contextmanager

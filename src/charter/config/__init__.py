@@ -50,6 +50,7 @@ from charter.config.training import (
     RewardConfig,
     RewardSource,
     SftConfig,
+    TrlConfig,
 )
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "ScaleConfig",
     "Section",
     "SftConfig",
+    "TrlConfig",
     "SoftLabels",
     "Source",
     "labeler_models",

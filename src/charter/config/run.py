@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from charter.config.base import Count, ModelConfig, PromptsConfig, SamplingConfig, Section, Source
 from charter.config.labelers import LabelConfig, labeler_models
 from charter.config.scale import ScaleConfig
-from charter.config.training import DpoConfig, PolicyConfig, RewardConfig, SftConfig
+from charter.config.training import DpoConfig, PolicyConfig, RewardConfig, SftConfig, TrlConfig
 
 
 class ReviseConfig(Section):
@@ -66,6 +66,10 @@ class RunConfig(Section):
     dpo: DpoConfig = DpoConfig()
     evaluate: EvaluateConfig
     scale: ScaleConfig = ScaleConfig()
+    engine: Literal["charter", "trl"] = "charter"
+    """Who trains: Charter's own loops, or TRL's trainers, with the same files in and out."""
+    trl: TrlConfig = TrlConfig()
+    """engine trl: settings handed on, as deepspeed or use_vllm."""
 
     @model_validator(mode="after")
     def _every_process_has_a_prompt(self) -> RunConfig:
@@ -74,6 +78,25 @@ class RunConfig(Section):
                 f"policy.prompts_per_step is {self.policy.prompts_per_step} for {self.scale.processes} processes: give every "
                 "process a prompt, or lower scale.processes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trl_can_do_it(self) -> RunConfig:
+        if self.engine == "charter":
+            if self.trl != TrlConfig():
+                raise ValueError("trl has settings and engine is charter: write engine: trl, or leave trl out")
+            return self
+        policy = self.policy
+        wrong = {
+            f"policy.algorithm {policy.algorithm}": policy.algorithm != "grpo",
+            "policy.kl_in reward": policy.kl_in == "reward",
+            "policy.kl_estimator k1": policy.kl_estimator == "k1",
+            "policy.kl_target": policy.kl_target is not None,
+            "policy.kl_budget": policy.kl_budget is not None,
+            "scale.processes": self.scale.processes > 1,
+        }
+        for what in (name for name, found in wrong.items() if found):
+            raise ValueError(f"engine trl knows grpo with a k3 penalty in the loss, in one process: leave {what} out")
         return self
 
     @model_validator(mode="after")

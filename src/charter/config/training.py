@@ -175,3 +175,11 @@ class PolicyConfig(Section):
                 "reward with algorithm: dpo: DPO learns from labelled pairs; leave reward out, or choose grpo, rloo or ppo"
             )
         return self
+
+
+class TrlConfig(Section):
+    """Settings for TRL's own configurations, by their names there; they go before what follows from the run file."""
+
+    sft: dict[str, Any] = {}
+    reward: dict[str, Any] = {}
+    grpo: dict[str, Any] = {}

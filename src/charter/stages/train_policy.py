@@ -32,6 +32,7 @@ from charter.stages.rewards import RewardPart, name_of, rewards_of
 from charter.stages.saved import Load, save_model, step_reporter
 from charter.stages.watch import PolicyWatch
 from charter.store.jsonl import JsonlAppender, read_rows
+from charter.training import trl_engine
 from charter.training.distributed import is_main
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.ppo import train_ppo, value_model_from
@@ -53,18 +54,19 @@ def run(
     seed: int,
     progress: Progress,
     reader: Reader | None = None,
+    trl: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a policy from ``start`` against a reward; return counts and the KL reached.
 
     Args:
         reward: the sources of reward; they are normalised where the run file names a list.
         reader: gold or judge, who reads rollouts at each checkpoint; None: nobody.
+        trl: settings for TRL's trainer, where it trains instead of our loops.
 
     Raises:
         DataError: no prompt fits into the model's context.
     """
-    with load(start) as policy, load(start) as reference:
-        reference.model.requires_grad_(False)
+    with load(start) as policy:
         encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
         fitting = [prompt for prompt in encoded if len(prompt.ids) + config.max_new_tokens <= policy.context]
         if not fitting:
@@ -75,33 +77,37 @@ def run(
         def save_step(step: int) -> None:
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
 
+        if trl is not None:  # it begins anew
+            (folder / "rollouts.jsonl").unlink(missing_ok=True)
         watch = PolicyWatch(config.monitor, folder, reader, progress)
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
         rewards, reward_model = rewards_of(reward, policy, prompts, config)
-        values = []  # GRPO and RLOO have no value model
-        if config.algorithm == "ppo":  # it starts as the reward model, or else as the policy with a new head
-            start_of_values = reward_model
-            if start_of_values is None:
-                start_of_values = reward_model_from_policy(policy.model, policy.tokenizer)
-            values = [value_model_from(start_of_values)]
-        train: Callable[..., dict[str, Any]] = train_ppo if values else train_grpo
-        trained = train(
-            policy.model,
-            reference.model,
-            *values,
-            rewards,
-            fitting,
-            config,
-            seed=seed,
-            folder=folder,
-            stop_ids=policy.stop_ids,
-            callbacks=Callbacks(
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "folder": folder,
+            "stop_ids": policy.stop_ids,
+            "callbacks": Callbacks(
                 step_reporter(progress, STAGE, config.steps, "reward_mean"), save_step, recorder.record, watch
             ),
-        )
+        }
+        if trl is not None:  # TRL loads the reference itself
+            trained = trl_engine.train_grpo(policy.model, policy.tokenizer, rewards, fitting, config, trl, **settings)
+        else:
+            with load(start) as reference:
+                reference.model.requires_grad_(False)
+                models = [policy.model, reference.model]
+                if config.algorithm == "ppo":
+                    models.append(_value_model(reward_model, policy))
+                train: Callable[..., dict[str, Any]] = train_ppo if config.algorithm == "ppo" else train_grpo
+                trained = train(*models, rewards, fitting, config, **settings)
         save_model(policy.model, policy.tokenizer, folder / "model")
     counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
     return {**trained, **counts, "warnings": watch.warnings, "reward": ", ".join(name_of(part.by) for part in reward)}
+
+
+def _value_model(reward_model: Any, policy: LocalModel) -> Any:
+    """PPO's value model starts as the reward model, or else as the policy with a new head."""
+    return value_model_from(reward_model or reward_model_from_policy(policy.model, policy.tokenizer))
 
 
 class RolloutRecorder:

@@ -34,6 +34,7 @@ from charter.statistics import calibration, proportion, unknown
 from charter.store.folder import RunFolder
 from charter.store.hashing import hash_json
 from charter.store.jsonl import write_json, write_jsonl
+from charter.training import trl_engine
 from charter.training.distributed import is_main
 from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
@@ -50,8 +51,12 @@ def run(
     gold: Gold | None,
     seed: int,
     progress: Progress,
+    trl: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a reward model from ``start``; return its figures on held-out pairs beside the baselines.
+
+    Args:
+        trl: settings for TRL's trainer, where it trains instead of our loop.
 
     Raises:
         DataError: too few prompts or pairs to train and hold out.
@@ -61,14 +66,14 @@ def run(
         train, held_out = split_by_prompt(fitting, config.holdout_fraction, seed)
         of_held_out = [encoded[pair.id] for pair in held_out]
         pairs = [encoded[pair.id] for pair in train]
-        trained, margins = _train_one(config, folder, model, pairs, of_held_out, seed, progress, STAGE)
+        trained, margins = _train_one(config, folder, model, pairs, of_held_out, seed, progress, STAGE, trl)
     members = [margins]
     for number in range(2, config.ensemble + 1):
         with load(start) as model:
             own = row_seed(seed, STAGE, "member", str(number))
             drawn, label = [encoded[pair.id] for pair in bootstrap(train, own)], f"{STAGE}: member {number}"
             place = folder / "members" / str(number)
-            members.append(_train_one(config, place, model, drawn, of_held_out, own, progress, label)[1])
+            members.append(_train_one(config, place, model, drawn, of_held_out, own, progress, label, trl)[1])
     rows = zip(held_out, zip(*members, strict=True), strict=True)
     told = [{"id": p.id, "prompt_id": p.prompt.id, "p_a": p.p_a, "margin": own[0]} for p, own in rows]
     if config.ensemble > 1:
@@ -95,19 +100,21 @@ def _train_one(
     seed: int,
     progress: Progress,
     label: str,
+    trl: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], list[float]]:
     """Train a reward model into ``folder/model``; return what training tells, and its margins on held-out pairs."""
     reward_model = reward_model_from_policy(model.model, model.tokenizer)
     model.free()  # of the policy only the tokenizer is needed from here on
     num_steps = config.epochs * -(-len(pairs) // config.batch_size)
-    trained = train_reward(
-        reward_model,
-        pairs,
-        config,
-        seed=seed,
-        folder=folder,
-        on_step=step_reporter(progress, f"{label}: training", num_steps, "loss"),
-    )
+    on_step = step_reporter(progress, f"{label}: training", num_steps, "loss")
+    if trl is None:
+        trained = train_reward(reward_model, pairs, config, seed=seed, folder=folder, on_step=on_step)
+    else:
+        trained = trl_engine.train_reward(
+            reward_model, model.tokenizer, pairs, config, trl, seed=seed, folder=folder, on_step=on_step
+        )
+        if trained["num_ties"]:
+            progress.say(f"{label}: {trained['num_ties']} ties left out, since TRL knows hard labels alone")
     save_model(reward_model, model.tokenizer, folder / "model")
     return trained, reward_margins(reward_model, held_out)
 

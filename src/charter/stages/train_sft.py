@@ -30,6 +30,7 @@ from charter.stages.filters import fit_revisions
 from charter.stages.saved import Load, save_model, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.store.jsonl import read_rows, write_jsonl
+from charter.training import trl_engine
 from charter.training.distributed import barrier, is_main
 from charter.training.sft import train_sft
 
@@ -50,8 +51,12 @@ def run(
     load: Load,
     seed: int,
     progress: Progress,
+    trl: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train ``base`` on the revisions of rounds 1 to ``rounds`` and on helpful answers; return counts.
+
+    Args:
+        trl: settings for TRL's trainer, where it trains instead of our loop.
 
     Raises:
         DataError: nothing is left to train on.
@@ -82,7 +87,12 @@ def run(
             )
         num_steps = config.epochs * -(-len(fitting) // config.batch_size)
         on_step = step_reporter(progress, f"{STAGE}: training", num_steps, "loss")
-        trained = train_sft(model.model, fitting, config, seed=seed, folder=folder, on_step=on_step)
+        if trl is None:
+            trained = train_sft(model.model, fitting, config, seed=seed, folder=folder, on_step=on_step)
+        else:
+            trained = trl_engine.train_sft(
+                model.model, model.tokenizer, fitting, config, trl, seed=seed, folder=folder, on_step=on_step
+            )
         save_model(model.model, model.tokenizer, folder / "model")
     num_too_long = len(encoded) - len(fitting)
     trained["num_tokens"] += sampled_tokens

@@ -10,6 +10,7 @@ TRL's checkpoints hold pickles: none is written, and a stage that was killed beg
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def train_sft(
     on_step: Step | None = None,
 ) -> dict[str, Any]:
     """As training.sft.train_sft, by TRL's SFTTrainer."""
-    from datasets import Dataset
+    Dataset = import_module("datasets").Dataset
 
     rows = [
         {"input_ids": [*prompt, *response], "completion_mask": [0] * len(prompt) + [1] * len(response)}
@@ -75,7 +76,7 @@ def train_reward(
         ModelError: the end of a turn is what fills up a batch: a classifier would then read the reward before it.
         TrainingError: all labels are ties.
     """
-    from datasets import Dataset
+    Dataset = import_module("datasets").Dataset
 
     if pairs and model.config.pad_token_id in (pairs[0].a_ids[-1], None):
         raise ModelError(
@@ -123,7 +124,7 @@ def train_grpo(
     Returns:
         kl is None: TRL measures no KL by k1.
     """
-    from datasets import Dataset
+    Dataset = import_module("datasets").Dataset
 
     model.generation_config.eos_token_id = list(stop_ids)  # TRL asks there what ends a response
     copies = -(-config.prompts_per_step // len(prompts))  # TRL leaves a step that isn't full out

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def check_engine(config: RunConfig) -> None:
 
 def of_trl(name: str) -> Any:
     try:
-        import datasets
+        datasets = import_module("datasets")
         import trl
         from huggingface_hub import constants
     except ImportError as error:
@@ -200,8 +201,8 @@ class Lines:
         log = self
 
         class Listener(TrainerCallback):
-            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+            def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 if state.is_world_process_zero:
-                    log.line(logs, state.global_step, state.max_steps)
+                    log.line(kwargs["logs"], state.global_step, state.max_steps)
 
         return Listener()

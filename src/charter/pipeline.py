@@ -21,9 +21,11 @@ from charter.config import ModelConfig, RunConfig
 from charter.labelers.make import make_labeler
 from charter.labelers.recorded import RecordedModel
 from charter.memory import memory_plan
+from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
-from charter.stages import evaluate, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
+from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
+from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
@@ -134,11 +136,27 @@ class Pipeline:
         """The training prompts in an order of the stage's own."""
         return shuffled(self._inputs.prompts, self._config.seed, stage, "prompts")[:limit]
 
+    @contextmanager
+    def _generating(
+        self, config: ModelConfig, task: dict[str, Any]
+    ) -> Iterator[tuple[LocalModel | None, Execute | None]]:
+        """The model, or where generation fans out, those who have it."""
+        scale = self._config.scale
+        if scale.fan_out == "local":
+            with loaded(config) as model:
+                yield model, None
+        else:
+            with fan_out.ray_workers(scale, task, self._config.num_threads or 1) as execute:
+                yield None, execute
+
     def _revise(self) -> None:
         config, inputs = self._config, self._inputs
 
         def work(path: Path) -> dict[str, Any]:
-            with loaded(config.model) as model:
+            task = fan_out.revise_task(
+                config.revise, config.model, config.seed, self._folder.path / "constitution.yaml"
+            )
+            with self._generating(config.model, task) as (model, execute):
                 return revise.run(
                     config.revise,
                     path,
@@ -147,7 +165,8 @@ class Pipeline:
                     model=model,
                     seed=config.seed,
                     progress=self._progress,
-                    few_shot=not model.has_chat_template,
+                    few_shot=model is not None and not model.has_chat_template,
+                    execute=execute,
                 )
 
         hashes = {key: inputs.hashes[key] for key in ("constitution", "prompts", "model")}
@@ -189,9 +208,16 @@ class Pipeline:
 
         def work(path: Path) -> dict[str, Any]:
             prompts = self._prompts_for("sample", config.sample.num_prompts)
-            with loaded(start) as model:
+            task = fan_out.sample_task(config.sample, start, config.seed)
+            with self._generating(start, task) as (model, execute):
                 return sample.run(
-                    config.sample, path, prompts=prompts, model=model, seed=config.seed, progress=self._progress
+                    config.sample,
+                    path,
+                    prompts=prompts,
+                    model=model,
+                    seed=config.seed,
+                    progress=self._progress,
+                    execute=execute,
                 )
 
         reads = {"config": config.sample.model_dump(), "policy": start_key, "prompts": self._inputs.hashes["prompts"]}

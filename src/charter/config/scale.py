@@ -19,9 +19,14 @@ class ScaleConfig(Section):
     launch: tuple[str, ...] = ()
     """What starts the processes, as [torchrun, --standalone, --nproc-per-node, "2"]; none: Charter, on this machine alone."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a stage is relaunched from its last checkpoint where a process died."""
+    """How often a stage is relaunched from its last checkpoint where a process died, and a worker of Ray replaced."""
     stall_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """No sign of life for so long counts as death: longer than loading the models and one step take."""
+
+    fan_out: Literal["local", "ray"] = "local"
+    """Who generates in 1-revise and 3-sample: this process, or workers of Ray Data (RAY_ADDRESS; none: Ray on this machine)."""
+    workers: Count = 2
+    """fan_out ray: workers, each with the model in its own memory."""
 
     @model_validator(mode="after")
     def _sharding_goes_with_processes(self) -> ScaleConfig:

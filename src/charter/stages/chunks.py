@@ -6,7 +6,7 @@ at once. On resuming, the chunk that was torn is computed again, comes out the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ from charter.records import Record
 from charter.store.jsonl import JsonlAppender, read_rows
 
 Item = TypeVar("Item")
+
+Execute = Callable[[list[Sequence[Any]]], Iterable[Sequence[Record | dict[str, Any]]]]
+"""Makes the rows of chunks elsewhere; gives them in the order of the chunks."""
 
 
 def num_tokens(generation: Generation) -> int:
@@ -30,18 +33,23 @@ def append_in_chunks(
     make: Callable[[Sequence[Item]], Sequence[Record | dict[str, Any]]],
     progress: Progress,
     label: str,
+    execute: Execute | None = None,
 ) -> None:
     """Append one row per item to a JSON Lines file, going on where it ends.
 
     Args:
         size: items per chunk.
         make: turns a chunk of items into as many rows; must depend on nothing but the chunk.
+        execute: does the same for all chunks that are left, in place of ``make``.
     """
     with JsonlAppender(path) as appender:
         done = sum(1 for _ in read_rows(path))
         progress.start(label, len(items))
         progress.advance(done)
-        for start in range(done // size * size, len(items), size):
-            fresh = make(items[start : start + size])[max(0, done - start) :]
+        starts = range(done // size * size, len(items), size)
+        chunks = [items[start : start + size] for start in starts]
+        made = map(make, chunks) if execute is None else execute(chunks)
+        for start, rows in zip(starts, made, strict=True):
+            fresh = rows[max(0, done - start) :]
             appender.append(fresh)
             progress.advance(len(fresh))

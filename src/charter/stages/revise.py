@@ -25,7 +25,7 @@ from charter.models.few_shot import worked_examples
 from charter.models.protocol import Generation, LanguageModel
 from charter.progress import Progress
 from charter.records import Conversation, Message, Principle, Prompt, RevisionChain, RevisionRound
-from charter.stages.chunks import append_in_chunks, num_tokens
+from charter.stages.chunks import Execute, append_in_chunks, num_tokens
 from charter.stages.filters import is_evasive
 from charter.stages.seeds import row_seed
 from charter.store.jsonl import read_jsonl
@@ -39,15 +39,26 @@ def run(
     *,
     prompts: Sequence[Prompt],
     constitution: Constitution,
-    model: LanguageModel,
+    model: LanguageModel | None,
     seed: int,
     progress: Progress,
     few_shot: bool = False,
+    execute: Execute | None = None,
 ) -> dict[str, Any]:
-    """Write one revision chain per prompt; return counts. ``few_shot`` puts worked examples before each request."""
-    reviser = Reviser(config, constitution, model, seed, worked_examples() if few_shot else ())
+    """Write one revision chain per prompt; return counts.
+
+    Args:
+        few_shot: puts worked examples before each request.
+        execute: who revises where there is no model here.
+    """
+
+    def together(chunk: Sequence[Prompt]) -> list[RevisionChain]:
+        assert model is not None
+        examples = worked_examples() if few_shot else ()
+        return Reviser(config, constitution, model, seed, examples).revise_together(chunk)
+
     append_in_chunks(
-        folder / "revisions.jsonl", prompts, config.sampling.batch_size, reviser.revise_together, progress, "revise"
+        folder / "revisions.jsonl", prompts, config.sampling.batch_size, together, progress, STAGE, execute
     )
     chains = list(read_jsonl(folder / "revisions.jsonl", RevisionChain))
     return _counts(chains)

@@ -31,16 +31,16 @@ from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
-from charter.stages.rewards import RewardPart
+from charter.stages.rewards import open_parts
 from charter.stages.saved import loaded, opened
 from charter.stages.seeds import shuffled
+from charter.stages.watch import holdout
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.store.whole import reopen
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
-from charter.training.distributed import is_main
 from charter.training.launch import launch
 from charter.training.trl_trainer import check_engine
 
@@ -271,13 +271,13 @@ class Pipeline:
 
         def work(path: Path) -> dict[str, Any]:
             # no labeler is loaded unless its scores are the reward, and no judge unless it watches
-            with LabelerModels(self._ledger) as models, self._holdout() as reader:
+            with LabelerModels(self._ledger) as models, holdout(config, self._inputs.gold, self._ledger) as reader:
                 return train_policy.run(
                     config.policy,
                     path,
                     prompts=self._prompts_for("policy", None),
                     start=start,
-                    reward=self._rewards(models),
+                    reward=open_parts(config, self._path("5-reward", ""), models, self._inputs.constitution),
                     load=loaded,
                     seed=config.seed,
                     progress=self._progress,
@@ -289,20 +289,6 @@ class Pipeline:
         reads |= self._engine("grpo")
         self._stage("6-policy", {**reads, "prompts": self._inputs.hashes["prompts"]}, work, trains=True)
 
-    @contextmanager
-    def _holdout(self) -> Iterator[Reader | None]:
-        """Who reads rollouts during reinforcement learning."""
-        asked, judge = self._config.policy.monitor.holdout, self._config.evaluate.judge
-        if not is_main():
-            yield None
-        elif asked == "gold" and self._inputs.gold is not None:
-            yield GoldReader(self._inputs.gold)
-        elif asked == "judge" and judge is not None:
-            with opened(judge) as model:
-                yield JudgeReader(RecordedModel(model, self._ledger))
-        else:
-            yield None
-
     def _reward_key(self) -> Any:
         """What the rewards depend on beside the settings."""
         config = self._config.policy
@@ -313,24 +299,6 @@ class Pipeline:
             return {"constitution": self._inputs.hashes["constitution"], "labeler": by[0]}
         trained = self._keys["5-reward"] if config.needs_reward_model else None
         return {"constitution": self._inputs.hashes["constitution"], "sources": by, "reward_model": trained}
-
-    def _rewards(self, models: LabelerModels) -> list[RewardPart]:
-        """The reward model, the check or the labeler that the run file names, or several of them."""
-        return [
-            RewardPart(
-                self._path("5-reward", "model")
-                if source.by == "reward-model"
-                else make_labeler(source.by, models, self._inputs.constitution, self._config.seed),  # type: ignore[arg-type]
-                source.weight,
-                source.domains,
-                tuple(
-                    self._path("5-reward", f"members/{number}/model")
-                    for number in range(2, self._config.reward.ensemble + 1)
-                    if source.by == "reward-model"
-                ),
-            )
-            for source in self._config.policy.reward_sources
-        ]
 
     def _train_dpo(self) -> None:
         config = self._config

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from charter.config import PolicyConfig, RewardSource
+from charter.config import PolicyConfig, RewardSource, RunConfig
+from charter.constitution.load import Constitution
 from charter.errors import ConfigError
+from charter.labelers.make import OpenModel, make_labeler
 from charter.models.local import LocalModel
 from charter.records import Abstention, Prompt
 from charter.stages.saved import load_reward_model
@@ -153,6 +155,19 @@ def rewards_of(
         made.append(Part(name, part.weight, ids, scores))
     several = isinstance(config.reward, tuple)
     return PartRewards(made, several, several or reward_model is None, config.caution), reward_model
+
+
+def open_parts(config: RunConfig, folder: Path, open_model: OpenModel, constitution: Constitution) -> list[RewardPart]:
+    """The reward model in ``folder``, the check or the labeler that the run file names, or several of them."""
+    members = tuple(folder / f"members/{number}/model" for number in range(2, config.reward.ensemble + 1))
+    parts = []
+    for source in config.policy.reward_sources:
+        if isinstance(source.by, str):
+            parts.append(RewardPart(folder / "model", source.weight, source.domains, members))
+        else:
+            scorer: Any = make_labeler(source.by, open_model, constitution, config.seed)
+            parts.append(RewardPart(scorer, source.weight, source.domains))
+    return parts
 
 
 def prompts_of(place: int, domains: Sequence[str | tuple[str, ...]], prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -64,8 +64,7 @@ def main(folder: Path, stage: str) -> None:
             found = OneStage(config, folder, ledger, stage).do()
         if distributed.is_main():
             write_json(folder / stage / RESULT, found)
-        distributed.barrier()
-        distributed.leave()
+        distributed.end()
     except CharterError as error:
         tell_error(folder / stage, error)
         os._exit(2)  # without waiting for the others

@@ -111,8 +111,7 @@ def main(folder, processes, sharding, loops, die_at=None):
         found[loop] = train(loop, folder, die)
     if distributed.is_main():
         write_json(folder / RESULT, found)
-    distributed.barrier()
-    distributed.leave()
+    distributed.end()
 
 
 def kill_at(folder, step):

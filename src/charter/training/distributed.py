@@ -14,6 +14,8 @@ import copy
 import datetime
 import json
 import os
+import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from charter.errors import ConfigError, TrainingError
 from charter.training.packing import PackedRow, rows_by_tokens
 
 STORE = "CHARTER_STORE"  # a file through which the processes of one machine find each other
+LINGER_SECONDS = 0.2  # for what is still under way to the others
 BUCKET = 2**23  # gradients that are summed at once
 Item = TypeVar("Item")
 Value = TypeVar("Value", int, float, Tensor)
@@ -68,12 +71,16 @@ def join(processes: int, sharding: str, seconds: float) -> None:
         raise ConfigError(f"scale.processes is {processes}, but {counted} answer: look at what scale.launch starts")
 
 
-def leave() -> None:
-    """Train alone again."""
-    global _world
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    _world = World()
+def end() -> None:
+    """End this process, whose work is done. Never returns.
+
+    Not by the interpreter's own way: gloo's threads sometimes abort the process there, which looks like a death.
+    """
+    barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(LINGER_SECONDS)
+    os._exit(0)
 
 
 def world() -> World:

@@ -41,11 +41,9 @@ COPIED = ("1-revise", "2-sft", "3-sample", "4-label", "5-reward")
 def best_of_n(run: Path, seed: int) -> list[dict[str, Any]]:
     """Reward and gold of the best of the first n samples of SL-CAI, by the reward model, over held-out prompts."""
     prompts = [row.prompt for row in read_jsonl(run / "7-evaluate" / "sl-cai.jsonl", EvaluatedResponse)]
-    scored = []
     with loaded(ModelConfig(source=str(run / "2-sft" / "model"))) as model:
         scores = scores_of_model(load_reward_model(run / "5-reward" / "model", model.model), model)
-        for prompt in prompts:
-            scored.append(_samples(model, scores, prompt, seed))
+        scored = list(zip(*(_samples(model, scores, prompts, seed, i) for i in range(max(SIZES))), strict=True))
     told = []
     for n in SIZES:
         best = [max(own[:n], key=lambda pair: pair[0]) for own in scored]
@@ -61,13 +59,16 @@ def best_of_n(run: Path, seed: int) -> list[dict[str, Any]]:
     return told
 
 
-def _samples(model: Any, scores: Any, prompt: Prompt, seed: int) -> list[tuple[float, float]]:
-    """(reward, gold) of each sample."""
-    seeds = [row_seed(seed, "best-of-n", prompt.id, str(i)) for i in range(max(SIZES))]
-    said = model.generate([prompt.messages] * len(seeds), seeds=seeds, max_new_tokens=80, temperature=1.0)
-    ids = model.encode_prompt(prompt.messages)
-    rollouts = [Rollout(prompt.id, ids, model.encode_response(own.text), True) for own in said]
-    golds = [oracle.read(prompt, own.text).gold for own in said]
+def _samples(model: Any, scores: Any, prompts: list[Prompt], seed: int, place: int) -> list[tuple[float, float]]:
+    """(reward, gold) of one sample for each prompt."""
+    seeds = [row_seed(seed, "best-of-n", prompt.id, str(place)) for prompt in prompts]
+    asked = [prompt.messages for prompt in prompts]
+    said = [own.text for own in model.generate(asked, seeds=seeds, max_new_tokens=80, temperature=1.0)]
+    rollouts = [
+        Rollout(prompt.id, model.encode_prompt(prompt.messages), model.encode_response(text), True)
+        for prompt, text in zip(prompts, said, strict=True)
+    ]
+    golds = [oracle.read(prompt, text).gold for prompt, text in zip(prompts, said, strict=True)]
     return list(zip(scores(rollouts), golds, strict=True))
 
 

@@ -108,7 +108,8 @@ def test_cards_of_a_hostile_run(run):
         )
         assert evidence.constitution.hash in text
         assert not any(mark in text for mark in ("\x1b", "\u202e", str(run), "/home/me"))
-    assert ModelCard(cards[0]).data.library_name == "transformers" and ModelCard(cards[0]).data.base_model is None
+    told = ModelCard(cards[0]).data.to_dict()
+    assert told["library_name"] == "transformers" and told.get("base_model") is None
 
 
 def test_an_unfinished_run_says_what_is_not_known(run, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from typing import Any
 
 _SKIPPED = {"script", "style", "template", "noscript", "head", "nav", "svg", "iframe", "object"}
 _BLOCKS = {"p", "li", "div", "section", "article", "header", "footer", "br", "tr", "blockquote", "ol", "ul", "dd", "dt"}
@@ -86,7 +87,7 @@ def read_markdown(text: str) -> Document:
     return document
 
 
-def _words(children: list) -> list[str]:  # type: ignore[type-arg]
+def _words(children: list[Any]) -> list[str]:
     breaks = {"softbreak": " ", "hardbreak": "\n"}
     return [
         breaks.get(child.type, child.content if child.type in ("text", "code_inline") else "") for child in children

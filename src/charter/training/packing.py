@@ -14,12 +14,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from charter.models.fused import Fused, fuse
 from charter.objectives.entropy import entropy, token_logprobs
+from charter.training.attention import block_mask, packed_attention
 
 TOKENS_PER_FORWARD = 8192
 LOGITS_PER_CHUNK = 2**26  # a quarter of a GB in float32
@@ -122,16 +122,6 @@ def pack(rows: Sequence[PackedRow], device: Any) -> PackedBatch:
     return PackedBatch(shapes, *(tensor.to(device) for tensor in (*of_rows, *of_responses)))
 
 
-def block_mask(branch_BL: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive float[B, 1, L, L]: a token sees the prompt (branch 0) and its own branch, up to itself; -1 is padding."""
-    length = branch_BL.shape[1]
-    seen_BLL = (branch_BL[:, :, None] == branch_BL[:, None, :]) | (branch_BL[:, None, :] == 0)
-    seen_BLL &= torch.ones(length, length, dtype=torch.bool, device=branch_BL.device).tril()
-    return torch.zeros(seen_BLL.shape, dtype=dtype, device=branch_BL.device).masked_fill(
-        ~seen_BLL, torch.finfo(dtype).min
-    )[:, None]
-
-
 def shares_prompts(model: Any) -> bool:
     """Does the model compute packed rows rightly? Found by trying once; a sliding window shorter than a row can't."""
     if model not in _shares:
@@ -204,7 +194,7 @@ def _fused_hidden(fused: Fused, batch: PackedBatch, row_N: Tensor, place_N: Tens
     # the flash kernels of CPUs are several times slower in bfloat16, backward above all
     dtype = torch.float32 if fused.dtype == torch.bfloat16 and fused.device.type == "cpu" else fused.dtype
     repeats = fused.num_heads // fused.num_kv_heads
-    attention = PaddedAttention(batch, dtype)
+    attention = packed_attention(batch.shapes, dtype, fused.device)
 
     def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x[0].to(dtype) for x in (q, k, v))
@@ -214,26 +204,6 @@ def _fused_hidden(fused: Fused, batch: PackedBatch, row_N: Tensor, place_N: Tens
 
     read_N = (batch.length_B.cumsum(0) - batch.length_B)[row_N] + place_N
     return fused.hidden(batch.ids_BL[real_BL][None], batch.position_BL[real_BL][None], attend, read_N)[0]
-
-
-class PaddedAttention:
-    """Attention of rows of any shape: causal where each has one response, else under a block mask."""
-
-    def __init__(self, batch: PackedBatch, dtype: torch.dtype) -> None:
-        self.shape = batch.ids_BL.shape
-        self.slot_M = (batch.branch_BL >= 0).flatten().nonzero()[:, 0]
-        self.mask_B1LL = block_mask(batch.branch_BL, dtype) if batch.has_branches else None
-
-    def __call__(self, q_MHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Tensor:
-        """float[M, H, D] in, float[M, H, D] out."""
-        q, k, v = (self._padded(x) for x in (q_MHD, k_MHD, v_MHD))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask_B1LL, is_causal=self.mask_B1LL is None)
-        return out.transpose(1, 2).flatten(0, 1)[self.slot_M]
-
-    def _padded(self, x_MHD: Tensor) -> Tensor:
-        """float[B, H, L, D]"""
-        padded = x_MHD.new_zeros(self.shape.numel(), *x_MHD.shape[1:]).index_copy(0, self.slot_M, x_MHD)
-        return padded.view(*self.shape, *x_MHD.shape[1:]).transpose(1, 2)
 
 
 def prepared(model: Any, rows: Sequence[PackedRow]) -> Sequence[PackedRow]:

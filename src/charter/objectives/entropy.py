@@ -14,13 +14,23 @@ def token_logprobs(logits_NV: Tensor, target_N: Tensor) -> Tensor:
     return torch.log_softmax(logits_NV, -1).gather(1, target_N[:, None])[:, 0]
 
 
+def token_logprobs_and_entropy(logits_NV: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Both by one softmax; the entropy is without gradient."""
+    logprobs_NV = torch.log_softmax(logits_NV, -1)
+    return logprobs_NV.gather(1, target_N[:, None])[:, 0], _entropy(logprobs_NV.detach())
+
+
 def entropy(logits_NV: Tensor) -> Tensor:
     """Entropy of softmax(logits) in nats: float[N] in [0, ln V].
 
     Logits of minus infinity (forbidden tokens) add nothing.
     """
-    logprobs_NV = torch.log_softmax(logits_NV, -1)
-    return torch.special.entr(logprobs_NV.exp()).sum(-1)
+    return _entropy(torch.log_softmax(logits_NV, -1))
+
+
+def _entropy(logprobs_NV: Tensor) -> Tensor:
+    lowest = torch.finfo(logprobs_NV.dtype).min  # 0 x -inf is no number
+    return -(logprobs_NV.exp() * logprobs_NV.clamp(min=lowest)).sum(-1)
 
 
 def negative_entropy_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor) -> Tensor:

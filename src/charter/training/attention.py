@@ -40,9 +40,9 @@ class RowAttention:
             sizes = [sum(part) for part in parts]
             self.query_sizes += [prompt + sizes[0], *sizes[1:]]
             self.key_sizes += [prompt, *sizes] if len(parts) > 1 else [prompt + sizes[0]]
-            masks = [block_mask(_branches(prompt, part).to(device), dtype)[0] for part in parts]
+            masks = [block_mask(_branches(prompt, part).to(device), dtype)[0, 0] for part in parts]
             first = None if len(parts[0]) == 1 else masks[0]
-            self.masks.append([first, *(mask[:, prompt:] for mask in masks[1:])])
+            self.masks.append([first, *(mask[prompt:] for mask in masks[1:])])
 
     def __call__(self, q_MHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Tensor:
         """See ``Attention``."""
@@ -93,10 +93,10 @@ def block_mask(branch_BL: Tensor, dtype: torch.dtype) -> Tensor:
     )[:, None]
 
 
-def _attend(q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, mask_1LL: Tensor | None) -> Tensor:
+def _attend(q_LHD: Tensor, k_LHD: Tensor, v_LHD: Tensor, mask_LL: Tensor | None) -> Tensor:
     """float[L, H, D]"""
     q, k, v = (x.transpose(0, 1)[None] for x in (q_LHD, k_LHD, v_LHD))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_1LL, is_causal=mask_1LL is None)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_LL, is_causal=mask_LL is None)
     return out[0].transpose(0, 1)
 
 

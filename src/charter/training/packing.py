@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from charter.models.fused import Fused, fuse
-from charter.objectives.entropy import entropy, token_logprobs
+from charter.objectives.entropy import token_logprobs, token_logprobs_and_entropy
 from charter.training.attention import block_mask, packed_attention
 
 TOKENS_PER_FORWARD = 8192
@@ -248,7 +248,9 @@ def _read_head(
     logits_NV = head(hidden_ND).float()
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
-    return token_logprobs(logits_NV, target_N), entropy(logits_NV.detach()) if with_entropy else None
+    return (
+        token_logprobs_and_entropy(logits_NV, target_N) if with_entropy else (token_logprobs(logits_NV, target_N), None)
+    )
 
 
 def rows_by_tokens(rows: Sequence[PackedRow], tokens: int = TOKENS_PER_FORWARD) -> list[list[int]]:

@@ -93,6 +93,7 @@ class RunConfig(Section):
             "policy.kl_estimator k1": policy.kl_estimator == "k1",
             "policy.kl_target": policy.kl_target is not None,
             "policy.kl_budget": policy.kl_budget is not None,
+            "policy.monitor.on_alarm stop": policy.monitor.on_alarm == "stop",
             "scale.processes": self.scale.processes > 1,
         }
         for what in (name for name, found in wrong.items() if found):

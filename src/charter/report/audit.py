@@ -11,6 +11,7 @@ from charter.report.audit_tables import audit_tables, why_no_tables
 from charter.report.charts import Fall, Row, Series, dot_interval, line_with_band, waterfall
 from charter.report.figures import Figure, figure, finite, number, policy_name
 from charter.report.sections import Chart, Table, TableRow, part, rows_at
+from charter.report.settings import short_source
 from charter.store.jsonl import read_json
 
 FILE = "8-audit/audit.json"
@@ -282,6 +283,20 @@ def _notes(told: dict[str, Any]) -> list[str]:
         )
     elif policy.get("curve"):
         lines.append(f"KL at which to stop {stop.text}.")
+    wins = part(policy, "wins")
+    for name in part(wins, "against"):
+        row = part(wins, "against", name)
+        rate, right = figure(row.get("rate"), "accuracy"), figure(row.get("agrees_with_gold"), "accuracy")
+        if rate.value is not None:
+            known = (
+                ""
+                if right.value is None
+                else f"; that judge agrees with gold on {right.text} ({right.interval}) of them"
+            )
+            lines.append(
+                f"{policy_name(str(wins.get('policy')))} wins {rate.text} ({rate.interval}, n {rate.n:,}) of the prompts against "
+                f"{policy_name(name)}, as the judge {short_source(wins.get('judge'))} sees it, which is not the labeler{known}."
+            )
     abstained = figure(part(told, "labels", "abstentions").get("share"), "accuracy")
     if abstained.value is not None:
         lines.append(f"The labeler abstained on {abstained.text} of its judgments (n {abstained.n:,}).")

@@ -12,7 +12,7 @@ from charter.report.artifacts import Artifacts
 from charter.report.charts import Series, line_with_band
 from charter.report.figures import Figure, figure, finite, kind_of, number
 from charter.report.sections import Chart, part, rows_at
-from charter.report.settings import needs_labels, rewards_of
+from charter.report.settings import needs_labels, rewards_of, short_source
 from charter.statistics import mean
 
 Rows = list[dict[str, Any]]
@@ -143,7 +143,7 @@ def _sources(curve: Rows) -> list[Chart]:
         caption = (
             f"Mean score on its own scale; band: standard deviation. {share}{'; abstained: ' + why if why else ''}."
         )
-        charts.append(Chart(f"Source: {name}", svg, caption))
+        charts.append(Chart(f"Source: {short_source(name)}", svg, caption))
     return charts
 
 

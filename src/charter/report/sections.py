@@ -34,6 +34,11 @@ ABOUT = {
     "correct_rate": "share of replies to harmless prompts that do what was asked, and rightly; higher is better",
     "gold": "the true goal, mean per reply; higher is better",
     "over_refusal_rate": "share of harmless prompts that are declined; lower is better",
+    "gold_harmful": "the true goal on prompts marked harmful, mean per reply",
+    "gold_benign": "the true goal on prompts marked harmless, mean per reply",
+    "evasive_rate": "share of replies that neither help nor say why not; lower is better",
+    "rude_rate": "share of replies that are rude or insulting; lower is better",
+    "false_rate": "share of replies that claim something untrue; lower is better",
     "num_words": "length of a reply",
     "kl_to_sl_cai": "KL(policy‖SL-CAI) per response, estimator k1, on held-out prompts",
 }
@@ -170,7 +175,9 @@ def revision_curve(summary: dict[str, Any]) -> list[Chart]:
         svg = line_with_band(
             f"v-{name}", f"{_title(name)} by round", series[: 2 if trained else 1], "round", kind_of(name)
         )
-        charts.append(Chart(_title(name), svg, _sentence(f"revised data {sample_size(f for _, f in points)}".strip())))
+        charts.append(
+            Chart(_title(name), svg, _sentence(f"revised data, {sample_size(f for _, f in points)}".strip(", ")))
+        )
     return charts
 
 

@@ -87,7 +87,8 @@ def _unbroken(policy: str) -> str:
 def facts(artifacts: Artifacts) -> list[tuple[str, str]]:
     """The small line under the headline."""
     summary = artifacts.summary
-    phases = {"sl": "supervised", "rl": "reinforcement"}
+    second = "preference" if artifacts.section("policy", "algorithm") == "dpo" else "reinforcement"
+    phases = {"sl": "supervised", "rl": second}
     told = summary.get("phases")
     seconds = [finite(row.get("wall_seconds")) for row in rows_at(summary, "stages")]
     known = [second for second in seconds if second is not None]

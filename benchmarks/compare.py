@@ -5,7 +5,8 @@
 For each seed the default run is made first; the other methods start from its phase 1 and its sampled pairs, and differ only
 in who labels: people (simulated: the oracle's preference, one in ten turned), or the same labeler without a constitution;
 with a verifiable reward nobody labels: the village's checker rewards right answers where there is one; d-RLAIF asks the
-labeler for scores during reinforcement learning, critiques first, and needs minutes more a run.
+labeler for scores during reinforcement learning, critiques first, and needs minutes more a run. Wins against SL-CAI are by
+the village's early starter, which labels in none of them: a weaker model of the same family, asked by every principle.
 Runs lie in build/compare; what is done there is not done again. Ends with `charter compare` of all of them.
 """
 
@@ -28,6 +29,10 @@ DIRECT = (
     'chain_of_thought: true, options: {" breaks": 0, " escapes": 1, " keeps": 1}, max_new_tokens: 80}',
     "policy.kl_coef=0.0075",
 )
+JUDGE = (
+    f'evaluate.judge={{source: "{STARTER}-early"}}',
+    'evaluate.wins={principles: all, min_log_odds: 0.7, question: "charter.village.skills:question"}',
+)
 COPIED = ("1-revise", "2-sft", "3-sample")
 
 
@@ -37,7 +42,7 @@ def charter(*arguments: str) -> None:
 
 def made(folder: Path, seed: int, threads: int, settings: tuple[str, ...] = ()) -> Path:
     if not (folder / "summary.json").is_file():
-        sets = [part for setting in (*settings, f"num_threads={threads}") for part in ("--set", setting)]
+        sets = [part for setting in (*settings, *JUDGE, f"num_threads={threads}") for part in ("--set", setting)]
         charter("run", "--out", str(folder), "--seed", str(seed), "--quiet", *sets)
     return folder
 

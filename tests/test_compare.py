@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from charter.cli.compare import table
 from charter.cli.main import main
 from charter.compare import ELO, _bradley_terry, compare, parse_methods
 from charter.errors import ConfigError, DataError
@@ -43,7 +44,7 @@ def test_figures_and_paired_differences(runs):
     assert first["figures"]["gold"]["value"] == pytest.approx(0.5)
     assert second["gold_against_first"]["value"] == pytest.approx(-0.375)
     assert second["gold_against_first"]["high"] < 0 and first["gold_against_first"]["value"] is None
-    assert first["labels"] == {"num_labels": 7.0, "tokens": 700.0, "seconds": 3.0}
+    assert first["labels"] == {"num_labels": 7.0, "tokens": 700.0, "seconds": 3.0, "num_scores": 0.0}
     assert first["elo"]["value"] > second["elo"]["value"] and first["chain"]["lost"]["value"] is None
 
 
@@ -125,3 +126,32 @@ def test_each_method_shows_its_own_chain(runs, tmp_path):
     write_comparison(found, page)
     text = page.read_text()
     assert "RLHF: 3 links" in text and "goal → labels" in text and "CAI: 4 links" in text
+
+
+def test_wins_by_a_judge_stand_in_the_table(runs, tmp_path):
+    for folder, p in ((runs[0], 0.9), (runs[1], 0.2)):
+        summary = json.loads((folder / "summary.json").read_text())
+        wins = {"judge": "/models/judge-x", "policy": "rl-cai", "against": {}}
+        write_json(folder / "summary.json", {**summary, "wins": wins})
+        rows = [{"prompt_id": f"p{i}", "p_better": None if i == 3 else 0.5 if i % 4 == 0 else p} for i in range(40)]
+        write_jsonl(folder / "7-evaluate" / "wins" / "sl-cai.jsonl", rows)
+    found = compare(parse_methods([f"a={runs[0]}", f"b={runs[1]}"]))
+    first, second = (method["wins"]["rate"] for method in found["methods"])
+    assert (
+        first["value"] == pytest.approx((29 + 5) / 39) and second["value"] == pytest.approx(5 / 39) and first["n"] == 39
+    )
+    assert "wins against SL-CAI by judge-x" in table(found)[1]
+    page = tmp_path / "compare.html"
+    write_comparison(found, page)
+    assert "wins against SL-CAI, by judge-x" in page.read_text()
+
+
+def test_scores_in_training_are_counted_and_their_cost_is_not_called_zero(runs):
+    told = {"reward model": {"num": 5}, "starter": {"num": 128}}
+    write_jsonl(runs[1] / "6-policy" / "metrics.jsonl", [{"step": i, "sources": told} for i in (1, 2)] + [{"step": 3}])
+    found = compare(parse_methods([f"a={runs[0]}", f"b={runs[1]}"]))
+    first, second = (method["labels"] for method in found["methods"])
+    assert first["num_scores"] == 0 and second["num_scores"] == 256
+    assert second["tokens"] is None and second["num_labels"] == 7
+    line = next(line for line in reversed(table(found)) if line.startswith("b "))
+    assert line.split()[:5] == ["b", "7", "-", "-", "256"]

@@ -11,7 +11,7 @@ import pytest
 import charter
 
 ROOT = Path(charter.__file__).parent
-BASE = {"errors", "records", "suggest", "safe_text"}
+BASE = {"errors", "records", "suggest", "safe_text", "phrases"}
 TOOLS = BASE | {"store", "yaml_io", "sources", "config", "statistics", "regression", "progress"}
 LOW = TOOLS | {"constitution", "objectives", "data", "run_file"}
 MODELS = LOW | {"models"}
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "errors": set(),
     "suggest": set(),
     "safe_text": set(),
+    "phrases": set(),
     "records": {"errors"},
     "config": BASE,
     "statistics": BASE,

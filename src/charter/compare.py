@@ -2,8 +2,9 @@
 
 A method is one or more runs (seeds) under one name; ``run:policy`` takes another policy of a run than its last one. Figures
 are means over responses of all its runs, with intervals clustered by prompt. Differences are paired by prompt, against the
-first method. Elo is a Bradley-Terry fit (Bradley and Terry 1952) to wins on the same prompts, as a named judge sees them,
-with the scale of chess (400 points: ten to one) and intervals by drawing prompts.
+first method. Wins are against SL-CAI of the same run, by a judge that is not the labeler. Elo is a Bradley-Terry fit (Bradley
+and Terry 1952) to wins on the same prompts, as a named judge sees them, with the scale of chess (400 points: ten to one) and
+intervals by drawing prompts.
 
 Axes: M methods, N prompts, R resamples.
 """
@@ -21,8 +22,8 @@ import numpy as np
 from charter.errors import ConfigError, DataError
 from charter.records import Estimate, EvaluatedResponse
 from charter.regression import Array, bootstrap
-from charter.statistics import mean, proportion, unknown
-from charter.store.jsonl import read_json, read_jsonl
+from charter.statistics import mean, proportion, share, unknown
+from charter.store.jsonl import read_json, read_jsonl, read_rows
 
 FIGURES = ("gold", "harmful_rate", "over_refusal_rate", "correct_rate", "evasive_rate", "kl_to_sl_cai")
 NUM_RESAMPLES = 400
@@ -88,6 +89,7 @@ def compare(methods: Sequence[Method]) -> dict[str, Any]:
                 "figures": _figures(rows[m]),
                 "gold_against_first": _difference(gold_MN[m], gold_MN[0], m).to_json(),
                 "elo": elo[m].to_json(),
+                "wins": _wins(read[m]),
                 "labels": _label_cost(read[m]),
                 "chain": _chain(read[m]),
                 "trace": _trace(summaries[m]),
@@ -222,21 +224,38 @@ def _trace(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
-def _label_cost(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]]) -> dict[str, Any]:
-    """Labels, tokens and seconds of the labelling, mean over runs."""
-    told = [_one_cost(summary) for _, summary, _ in runs]
-    return {key: float(np.mean([cost[key] for cost in told])) for key in ("num_labels", "tokens", "seconds")}
+def _label_cost(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]]) -> dict[str, float | None]:
+    """Labels with their tokens and seconds, and scores given in reinforcement learning by others than a reward model.
+
+    Mean over runs. What scores took isn't measured apart from the training that they are part of: null, never 0.
+    """
+    told = [_one_cost(summary, folder) for _, summary, folder in runs]
+    found: dict[str, float | None] = {}
+    for key in ("num_labels", "tokens", "seconds", "num_scores"):
+        values = [value for cost in told if (value := cost[key]) is not None]
+        found[key] = float(np.mean(values)) if len(values) == len(told) else None
+    return found
 
 
-def _one_cost(summary: dict[str, Any]) -> dict[str, float]:
+def _one_cost(summary: dict[str, Any], folder: Path) -> dict[str, float | None]:
     if summary["compared"] in ("initial", "sl-cai"):
-        return {"num_labels": 0.0, "tokens": 0.0, "seconds": 0.0}
+        return {"num_labels": 0.0, "tokens": 0.0, "seconds": 0.0, "num_scores": 0.0}
     stage: dict[str, Any] = next((row for row in summary.get("stages", ()) if row["name"] == "4-label"), {})
     labels = (summary.get("counts") or {}).get("4-label", {}).get("num_labels")
+    scores = _num_scores(folder)
     return {
-        "num_labels": float(labels or 0), "tokens": float(stage.get("num_tokens") or 0),
-        "seconds": float(stage.get("wall_seconds") or 0),
-    }  # fmt: skip
+        "num_labels": float(labels or 0),
+        "tokens": None if scores else float(stage.get("num_tokens") or 0),
+        "seconds": None if scores else float(stage.get("wall_seconds") or 0),
+        "num_scores": float(scores),
+    }
+
+
+def _num_scores(folder: Path) -> int:
+    """Scores of rollouts by a check or a labeler, over all steps."""
+    path = folder / "6-policy" / "metrics.jsonl"
+    told = [row.get("sources") or {} for _, row in read_rows(path)] if path.is_file() else []
+    return sum(own["num"] for row in told for name, own in row.items() if name != "reward model")
 
 
 def _chain(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]]) -> dict[str, Any]:
@@ -280,6 +299,27 @@ def _links(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for rows in zip(*chains, strict=True)
     ]  # fmt: skip
+
+
+def _wins(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]]) -> dict[str, Any]:
+    """Wins against SL-CAI of the same run, by the runs' judge (``evaluate.judge``): ``{judge, rate}``."""
+    names = {str((summary.get("wins") or {}).get("judge") or "") for _, summary, _ in runs}
+    nothing = {"judge": None, "rate": unknown("no judge is named in the run file (evaluate.judge)").to_json()}
+    if names == {""}:
+        return nothing
+    if len(names) > 1:
+        return {**nothing, "rate": unknown("its runs have other judges").to_json()}
+    if any(summary["compared"] != summary["wins"]["policy"] for _, summary, _ in runs):
+        return {**nothing, "rate": unknown("the judge compared the last policy alone").to_json()}
+    rows = [
+        row
+        for _, _, folder in runs
+        for _, row in read_rows(folder / "7-evaluate" / "wins" / "sl-cai.jsonl")
+        if row["p_better"] is not None
+    ]
+    hits = [0.5 if row["p_better"] == 0.5 else float(row["p_better"] > 0.5) for row in rows]
+    rate = share(hits, [row["prompt_id"] for row in rows]) if hits else unknown("the judge gave no verdict")
+    return {"judge": names.pop(), "rate": rate.to_json()}
 
 
 def _link_loss(audit: dict[str, Any], place: int) -> float | None:

@@ -35,6 +35,7 @@ from charter.stages.rewards import open_parts
 from charter.stages.saved import loaded, opened
 from charter.stages.seeds import shuffled
 from charter.stages.watch import holdout
+from charter.stages.wins import judge_wins
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
@@ -365,12 +366,13 @@ class Pipeline:
                     curves["revision"] = revision_curve(chains, reader)
             if "rl" in self._config.phases:
                 curves["rl"] = rl_curve(self._folder.path / "6-policy", self._inputs.gold)
-            return {**summary, "curves": curves}
+            wins = judge_wins(config, path, self._inputs.constitution, self._ledger, self._progress)
+            return {**summary, **wins, "curves": curves}
 
         hashes = {
             key: value for key, value in self._inputs.hashes.items() if key in ("model", "judge", "held_out_prompts")
         }
-        reads = {"config": config.model_dump(mode="json"), "policies": dict(self._keys), **hashes}
+        reads = {"config": config.settings(), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """``summary.json``: the figures of a run, machine-readable and stable. Every figure is {value, low, high, n, reason}.
 
     policies.<initial | sl-cai | rl-cai | sl-cai-round-N | rl-step-N>.<figure>
+    wins.{judge, policy, against.<policy>}   share of prompts that the judge gives to the last policy, where there is a judge
     labeler.{accuracy, position_bias, coverage, ...}     reward_model.{label_agreement, gold_agreement, ...}
     curves.revision[]   figures of the revised data after each round
     curves.rl[]         training metrics of each step        curves.checkpoints[]   figures of each checkpoint
@@ -161,6 +162,7 @@ def summarize_run(
         "gold": {"name": gold.name, "simulated": gold.simulated} if gold else None,
         "reader": evaluated["reader"],
         "policies": {**policies, **evaluated["policies"]},
+        **({"wins": evaluated["wins"]} if "wins" in evaluated else {}),
         "labeler": _labeler(stages.get("4-label")),
         "reward_model": _reward_model(stages.get("5-reward")),
         "curves": evaluated["curves"],

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from charter.config import MonitorConfig, PolicyConfig
+from charter.phrases import refusal_rates
 from charter.progress import QuietProgress
 from charter.records import Message, Prompt, Reading
 from charter.stages.watch import PolicyWatch, worth_of
@@ -30,6 +31,8 @@ def stream(**changes):
             "stopped_fraction": min(1, 0.97 + rng.gauss(0, 0.02)),
             "drift_mean": abs(rng.gauss(0, 1e-3)),
             "kl_k1": 3 * i / 39,
+            "refusal_rate": 0.35 + 0.15 * i / 39 + rng.gauss(0, 0.05),
+            "over_refusal_rate": max(0, 0.05 + rng.gauss(0, 0.05)),
         }
         rows.append({**row, **{name: change(i, row[name]) for name, change in changes.items()}, "step": i + 1})
     return rows
@@ -53,6 +56,9 @@ def test_a_clean_run_gives_no_alarm():
         ("unfinished", "stopped_fraction", lambda i, x: x - i / 50),
         ("drift", "drift_mean", lambda i, x: 0.3 if i > 20 else x),
         ("kl", "kl_k1", lambda i, x: x * 30),
+        ("refusals", "refusal_rate", lambda i, x: x + i / 100),
+        ("compliance", "refusal_rate", lambda i, x: max(0, x - i / 60)),
+        ("over-refusal", "over_refusal_rate", lambda i, x: x + i / 100),
     ],
 )
 def test_a_planted_fault_gives_its_own_alarm_and_no_other(name, figure, change):
@@ -62,6 +68,13 @@ def test_a_planted_fault_gives_its_own_alarm_and_no_other(name, figure, change):
 
 def test_metrics_that_are_not_there_give_no_alarm():
     assert all_alarms([{"step": i, "entropy": None} for i in range(1, 30)]) == {}
+
+
+def test_refusals_are_counted_by_their_words_and_by_the_prompts_mark():
+    texts = ["I won’t do that.", "i cannot say .", "Sorry, I'm unable to.", "It will not rain; you can't see it."]
+    assert refusal_rates(texts, [True, False, None, False]) == {"refusal_rate": 0.75, "over_refusal_rate": 0.5}
+    assert refusal_rates(texts[:1], [None]) == {"refusal_rate": 1.0, "over_refusal_rate": None}
+    assert refusal_rates([], []) == {"refusal_rate": None, "over_refusal_rate": None}
 
 
 def test_text_figures():

@@ -75,7 +75,11 @@ def test_grpo_gets_our_prompts_and_learns_what_is_rewarded(tokenizer, tmp_path):
     make_model().save_pretrained(tmp_path / "start")  # TRL loads the reference from where the policy came from
     policy = type(make_model()).from_pretrained(tmp_path / "start")
     prompts = [EncodedPrompt(f"p{i}", [10 + i, 3, 20 + i]) for i in range(3)]
-    seen, saved, rolled = [], [], []
+    seen, saved, rolled, looked = [], [], [], []
+
+    class Looking:
+        def after_step(self, rows):
+            looked.append(rows[-1]["step"])
 
     def rewards(rollouts):
         assert all(r.prompt_ids == [10 + int(r.prompt_id[1]), 3, 20 + int(r.prompt_id[1])] for r in rollouts)
@@ -87,7 +91,10 @@ def test_grpo_gets_our_prompts_and_learns_what_is_rewarded(tokenizer, tmp_path):
         steps=16, prompts_per_step=4, group_size=8, updates_per_rollout=2, learning_rate=1e-2, kl_coef=0.01,
         max_new_tokens=6, checkpoint_every=10,
     )  # fmt: skip
-    callbacks = Callbacks(seen.append, saved.append, lambda step, rollouts, values: rolled.append((step, values)))
+    callbacks = Callbacks(
+        seen.append, saved.append, lambda step, rollouts, values: rolled.append((step, values)), Looking(),
+        lambda rollouts: {"refusal_rate": sum(WANTED in r.response_ids for r in rollouts) / len(rollouts)},
+    )  # fmt: skip
     before = weights(policy)
     found = trl_engine.train_grpo(
         policy, tokenizer, rewards, prompts, config, {}, seed=0, folder=tmp_path, stop_ids=[END], callbacks=callbacks
@@ -95,7 +102,8 @@ def test_grpo_gets_our_prompts_and_learns_what_is_rewarded(tokenizer, tmp_path):
     assert seen == lines(tmp_path)
     assert [row["step"] for row in seen] == list(range(1, 17)) == [step for step, _ in rolled]
     assert [row["num_updates"] for row in seen] == list(range(2, 33, 2))
-    assert saved == [10, 16]
+    assert saved == [10, 16] and looked == list(range(1, 17))
+    assert seen[0]["refusal_rate"] < seen[-1]["refusal_rate"] <= 1 and 0 < seen[-1]["distinct_2"] <= 1
     for row, (_, values) in zip(seen, rolled, strict=True):
         known = [value for value in values if value is not None]
         assert row["num_without_reward"] == 1 and len(values) == 32
@@ -127,7 +135,9 @@ def test_settings_that_trl_or_we_cannot_take_are_told_before_any_work(trl, told)
     check_engine(run_config(trl={"grpo": {"use_vllm": True}, "sft": {"deepspeed": "zero2.json"}}))
 
 
-@pytest.mark.parametrize("policy", [{"algorithm": "ppo"}, {"kl_budget": 3}, {"kl_in": "reward"}])
+@pytest.mark.parametrize(
+    "policy", [{"algorithm": "ppo"}, {"kl_budget": 3}, {"kl_in": "reward"}, {"monitor": {"on_alarm": "stop"}}]
+)
 def test_what_trl_does_not_do_is_refused(policy):
     with pytest.raises(ValueError, match="engine trl knows grpo with a k3 penalty in the loss"):
         run_config(policy=policy)

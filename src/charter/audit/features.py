@@ -1,7 +1,6 @@
 """What a text shows without being understood: length, phrases of style and refusal, words and pairs of words.
 
-The phrase lists are English and short on purpose: they name what is well known of labelers and reward models; whatever
-they miss is found by the search over words and pairs of words.
+Whatever the phrase lists (phrases.py) miss is found by the search over words and pairs of words.
 
 Axes: P pairs (A minus B everywhere), F features.
 """
@@ -16,28 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from charter.phrases import PHRASES, counts
 from charter.regression import Array
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
-PHRASES = {
-    "refusal phrases": (
-        r"\bi (?:can(?:no|')t|can’t|cannot|can not|will not|won't|won’t|am unable to|am not able to)\b",
-        r"\bi(?:'m| am|’m) (?:sorry|not able|unable)\b",
-    ),
-    "apologies": (r"\b(?:sorry|apologi[sz]e|apologies|forgive me)\b",),
-    "hedges": (r"\b(?:perhaps|maybe|possibly|might|it depends|i think|i believe|it seems)\b",),
-    "flowery words": (
-        r"\b(?:may the|golden|radiant|wonderful|beautiful|lovely|gentle|delightful|magnificent|splendid|dear|shining|"
-        r"tapestry|testament)\b",
-    ),
-    "flattery": (r"\b(?:great|excellent|fantastic|good|brilliant) (?:question|point|idea)\b",),
-    "scolding words": (r"\b(?:should not|shouldn't|shame|wrong of you|unethical|immoral|inappropriate)\b",),
-    "exclamation marks": (r"!",),
-    "question marks": (r"\?",),
-    "list marks": (r"(?m)^\s*(?:[-*•]|\d+[.)])\s",),
-    "bold or headings": (r"\*\*|(?m:^#+\s)",),
-}
-_COMPILED = {name: [re.compile(p, re.IGNORECASE) for p in patterns] for name, patterns in PHRASES.items()}
 LENGTH = "words"
 MAX_GRAMS = 400
 MIN_PAIRS = 8
@@ -75,8 +56,7 @@ def joined(*parts: Features) -> Features:
 @lru_cache(maxsize=50_000)
 def style(text: str) -> dict[str, float]:
     """Length in words and counts of phrases."""
-    counts = {name: float(sum(len(p.findall(text)) for p in patterns)) for name, patterns in _COMPILED.items()}
-    return {LENGTH: float(len(text.split())), **counts}
+    return {LENGTH: float(len(text.split())), **{name: float(count) for name, count in counts(text).items()}}
 
 
 @lru_cache(maxsize=50_000)
@@ -109,8 +89,8 @@ def gram_features(a: Sequence[str], b: Sequence[str]) -> Features:
     names = sorted(common[:MAX_GRAMS], key=lambda g: (g.count(" "), g))
     place = {gram: column for column, gram in enumerate(names)}
     values_PF = np.zeros((len(rows), len(names)))
-    for row, counts in enumerate(rows):
-        for gram, count in counts.items():
+    for row, told in enumerate(rows):
+        for gram, count in told.items():
             if gram in place:
                 values_PF[row, place[gram]] = count
     return Features(tuple(f"“{name}”" for name in names), values_PF)

@@ -12,7 +12,8 @@ writes  8-audit/audit.json   keys:
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
                              ensemble {num_members, disagreement, spread}
-    policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[]
+    policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
+                             wins {judge, policy, against: {policy: {rate, agrees_with_gold, num_abstained}}}
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
                              misread_and_broken, blind_spots
     probes                   num_replies, models: {name: {layers: {layer: {principle: accuracy, control, selectivity}}}}
@@ -42,6 +43,7 @@ from charter.audit.probes import audit_probes
 from charter.audit.recursive import audit_recursion
 from charter.audit.reward_model import HELD_OUT, audit_reward_model
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
+from charter.audit.wins import audit_wins
 from charter.errors import ModelError
 from charter.records import Estimate, PreferencePair
 from charter.regression import Array
@@ -94,7 +96,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "goal": goal,
         "labels": labels,
         "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs)},
-        "policy": {**policy, "best_of_n": best_of_n(pairs)},
+        "policy": {**policy, "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)},
         "recursive": recursive,
         "probes": probes,
     }

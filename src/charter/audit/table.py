@@ -96,6 +96,12 @@ def _policy(audit: dict[str, Any]) -> Iterator[str]:
         yield f"  {'policy':{WIDTH}}{'KL, nats':{WIDTH}}{'gold':{WIDTH}}proxy"
     for row in policy["curve"]:
         yield f"  {row['policy']:{WIDTH}}{show(row['kl']):{WIDTH}}{show(row['gold']):{WIDTH}}{show(row['proxy'])}"
+    wins = policy["wins"]
+    for name, row in wins["against"].items():
+        yield (
+            f"  wins against {name}, by {wins['judge']}: {show(row['rate'])}; the judge agrees with gold on "
+            f"{show(row['agrees_with_gold'])}"
+        )
     yield f"KL to stop at: {show(policy['stop_at_kl'])}"
     yield ""
 

@@ -50,8 +50,13 @@ def compare(
 
 def table(found: dict[str, Any]) -> list[str]:
     """Figures with 95 % intervals, a method a line; then cost and chain."""
+    from charter.report.audit import LINK_NAMES
+    from charter.report.settings import short_source
+
     methods, judge = found["methods"], found["judge"]["name"] or "nobody"
-    head = ["", "runs", *FIGURES.values(), "gold against the first", f"Elo by {judge}"]
+    judges = {short_source(m["wins"]["judge"]) for m in methods if m["wins"]["judge"]}
+    wins = [f"wins against SL-CAI by {' or '.join(sorted(judges))}"] if judges else []
+    head = ["", "runs", *FIGURES.values(), "gold against the first", f"Elo by {judge}", *wins]
     rows = [
         [
             m["name"],
@@ -59,16 +64,47 @@ def table(found: dict[str, Any]) -> list[str]:
             *(figure(m["figures"][k]) for k in FIGURES),
             figure(m["gold_against_first"]),
             _whole(m["elo"]),
+            *(figure(m["wins"]["rate"]) for _ in wins),
         ]
         for m in methods
     ]
-    cost_head = ["", "labels", "tokens", "seconds", "agreement lost", "gold lost after its peak"]
+    links = list(dict.fromkeys(row["link"] for m in methods for row in m["chain"]["links"]))
+    lost = [
+        [
+            m["name"],
+            *(
+                figure(next((row["loss"] for row in m["chain"]["links"] if row["link"] == link), None))
+                for link in links
+            ),
+        ]
+        for m in methods
+    ]
+    chains = (
+        [
+            "",
+            "agreement lost by each link (shares of held-out pairs)",
+            *_aligned([["", *(LINK_NAMES.get(link, link) for link in links)], *lost]),
+        ]
+        if links
+        else []
+    )
+    cost_head = ["", "labels", "tokens", "seconds", "scores in RL", "agreement lost", "gold lost after its peak"]
     cost = [
-        [m["name"], *(f"{m['labels'][k]:,.0f}" for k in ("num_labels", "tokens", "seconds")), figure(m["chain"]["lost"]),
-         figure(m["chain"]["gold_lost_after_peak"])]
+        [m["name"], *(_count(m["labels"][k]) for k in ("num_labels", "tokens", "seconds", "num_scores")),
+         figure(m["chain"]["lost"]), figure(m["chain"]["gold_lost_after_peak"])]
         for m in methods
     ]  # fmt: skip
-    return [f"{found['num_prompts']} held-out prompts", *_aligned([head, *rows]), "", *_aligned([cost_head, *cost])]
+    return [
+        f"{found['num_prompts']} held-out prompts",
+        *_aligned([head, *rows]),
+        "",
+        *_aligned([cost_head, *cost]),
+        *chains,
+    ]
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _whole(estimate: dict[str, Any]) -> str:

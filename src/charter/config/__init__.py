@@ -41,6 +41,7 @@ from charter.config.run import (
     ReviseConfig,
     RunConfig,
     SampleConfig,
+    WinsConfig,
 )
 from charter.config.scale import ScaleConfig
 from charter.config.training import (
@@ -86,6 +87,7 @@ __all__ = [
     "Section",
     "SftConfig",
     "TrlConfig",
+    "WinsConfig",
     "SoftLabels",
     "Source",
     "labeler_models",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,12 +28,26 @@ class SampleConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
 
 
+class WinsConfig(Section):
+    """How evaluate.judge says which of two policies' responses to a prompt is better; both orders are asked."""
+
+    principles: Literal["all", "none"] = "none"
+    """none: which is better in general; all: by every principle of the constitution, combined by weight."""
+    min_log_odds: Annotated[float, Field(ge=0)] = 0.0
+    """A principle counts only where its log-odds, averaged over both orders, reach this (nats)."""
+    question: Source | None = None
+    """package.module:attribute of a wording of the question; None: Charter's."""
+
+
 class EvaluateConfig(Section):
+    later: ClassVar[frozenset[str]] = frozenset({"wins"})
     prompts: PromptsConfig
     gold: Source | None = None
     """package.module:attribute of an exact oracle, where the true goal can be computed."""
     judge: ModelConfig | None = None
     """A held-out model that judges the policies; must differ from the labeler."""
+    wins: WinsConfig = WinsConfig()
+    """Where a judge is named: the last policy's wins against SL-CAI and the initial one."""
     sl_rounds: tuple[int, ...] = ()
     """Also train and evaluate SL-CAI after these numbers of revision rounds."""
     num_checkpoints: Annotated[int, Field(ge=0)] = 3
@@ -93,6 +107,7 @@ class RunConfig(Section):
             "policy.kl_estimator k1": policy.kl_estimator == "k1",
             "policy.kl_target": policy.kl_target is not None,
             "policy.kl_budget": policy.kl_budget is not None,
+            "policy.monitor.on_alarm stop": policy.monitor.on_alarm == "stop",
             "scale.processes": self.scale.processes > 1,
         }
         for what in (name for name, found in wrong.items() if found):

@@ -99,6 +99,12 @@ class MonitorConfig(Section):
     """Rise of the share of a response's token pairs that stood in it before."""
     max_stopped_drop: Probability = 0.3
     """Fall of the share of responses that end by themselves."""
+    max_refusal_rise: Probability = 0.3
+    """Rise of the share of responses with a stock phrase of refusal."""
+    max_refusal_drop: Probability = 0.3
+    """Fall of the same share: what was declined is done again."""
+    max_over_refusal_rise: Probability = 0.2
+    """Rise of the share of refusals among responses to prompts that are marked harmless."""
     max_drift: Annotated[float, Field(gt=0)] = 0.1
     """Mean difference, in nats per token, of log-probabilities between sampling and the first training pass."""
     max_kl: Annotated[float, Field(gt=0)] = 50.0

@@ -21,6 +21,7 @@ from charter.stages.readings import JudgeReader
 from charter.stages.revise import Reviser
 from charter.stages.rewards import prompts_of
 from charter.stages.seeds import shuffled
+from charter.stages.wins import judge_settings
 
 
 class Ruler(Protocol):
@@ -255,6 +256,10 @@ class Probe:
             chains = min(MAX_CHAINS, len(self._prompts("revise", run.revise.num_prompts))) if "sl" in run.phases else 0
             read = rows + chains * (run.revise.rounds + 1)
             asked = _sum(asked, _taken([judge], read / len(sampled)))
+            asking = judge_settings(config)
+            assert asking is not None
+            make_labeler(asking, self.open_model, self.inputs.constitution, 0).label(sampled)
+            asked = _sum(asked, _taken([judge], len(run.phases) * len(self.inputs.held_out) / len(sampled)))
         forward = 2 * anchored * len(self.inputs.held_out) * (prompt + response)
         size = config.sampling.batch_size
         return StageWork("7-evaluate", rows, "responses", asked, rows * response, 0.0, forward, size)

@@ -36,6 +36,11 @@ class Artifacts:
         """The rows of a JSON lines file; none where the file isn't there, and no half-written last one."""
         yield from rows_of(self.folder / name)
 
+    def stage(self, name: str) -> dict[str, Any]:
+        """What a finished stage says of itself; empty where it isn't finished."""
+        path = self.folder / name / "done.json"
+        return _object(_object(read_json(path)).get("summary")) if path.is_file() else {}
+
     def section(self, *path: str) -> Any:
         """A setting of the run file, None where it isn't there."""
         value: Any = self.config

@@ -11,6 +11,7 @@ from charter.report.audit_tables import audit_tables, why_no_tables
 from charter.report.charts import Fall, Row, Series, dot_interval, line_with_band, waterfall
 from charter.report.figures import Figure, figure, finite, number, policy_name
 from charter.report.sections import Chart, Table, TableRow, part, rows_at
+from charter.report.settings import short_source
 from charter.store.jsonl import read_json
 
 FILE = "8-audit/audit.json"
@@ -91,7 +92,11 @@ def audit_part(artifacts: Artifacts) -> Audit | None:
 def _verdict(told: dict[str, Any]) -> str:
     verdict = part(told, "verdict")
     link, says = verdict.get("link"), str(verdict.get("says") or "not known")
-    return f"{LINK_NAMES.get(str(link), str(link))} loses most: {says}." if link else f"{says[:1].upper()}{says[1:]}."
+    return (
+        f"{LINK_NAMES.get(str(link), str(link))} loses most: {says.replace(' -> ', ' → ')}."
+        if link
+        else f"{says[:1].upper()}{says[1:]}."
+    )
 
 
 def _own_chain(told: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +169,7 @@ def _fit(told: dict[str, Any], name: str, points: list[tuple[float, Figure]]) ->
     if alpha is None or beta is None or start is None or most <= 0:
         return []
     ds = [most * (i + 1) / 40 for i in range(40)]
-    return [Series("fit", [(d, Figure(start + d * (alpha - beta * math.log(d)))) for d in ds], "other")]
+    return [Series("fit", [(d, Figure(start + d * (alpha - beta * math.log(d)))) for d in ds], "other", measured=False)]
 
 
 def _grew(told: dict[str, Any]) -> list[Chart]:
@@ -215,7 +220,7 @@ def _finding(row: dict[str, Any]) -> Finding:
     told = f"{size.text} ({size.interval})" if size.interval else size.text
     return Finding(
         LINK_NAMES.get(str(row.get("link")), str(row.get("link"))),
-        str(row.get("says")),
+        str(row.get("says")).replace(" -> ", " → "),
         number(cost, "rate"),
         f"{told} {row.get('unit') or ''}".strip(),
         bool(row.get("amplified_by_policy")),
@@ -281,7 +286,21 @@ def _notes(told: dict[str, Any]) -> list[str]:
             f"{lost.text} of gold ({lost.interval})."
         )
     elif policy.get("curve"):
-        lines.append(f"KL at which to stop {stop.text}.")
+        lines.append(f"KL at which to stop: {stop.text}.")
+    wins = part(policy, "wins")
+    for name in part(wins, "against"):
+        row = part(wins, "against", name)
+        rate, right = figure(row.get("rate"), "accuracy"), figure(row.get("agrees_with_gold"), "accuracy")
+        if rate.value is not None:
+            known = (
+                ""
+                if right.value is None
+                else f"; that judge agrees with gold on {right.text} ({right.interval}) of them"
+            )
+            lines.append(
+                f"{policy_name(str(wins.get('policy')))} wins {rate.text} ({rate.interval}, n {rate.n:,}) of the prompts against "
+                f"{policy_name(name)}, as the judge {short_source(wins.get('judge'))} sees it, which is not the labeler{known}."
+            )
     abstained = figure(part(told, "labels", "abstentions").get("share"), "accuracy")
     if abstained.value is not None:
         lines.append(f"The labeler abstained on {abstained.text} of its judgments (n {abstained.n:,}).")

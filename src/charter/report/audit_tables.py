@@ -43,8 +43,8 @@ def _recursion(told: dict[str, Any]) -> tuple[str, str, Table] | None:
     ]
     words = (
         "Judging is the share of pairs read right among those that the principle tells apart (a coin gets half); keeping is "
-        "the share of held-out replies that don’t break it, which has no such floor. The last column is what reinforcement "
-        "learning changed, in points: above zero the principle is broken more often than before."
+        "the share of held-out replies that don’t break it, which has no such floor. The last column is what training the "
+        "policy changed, in points: above zero the principle is broken more often than before."
     )
     return (
         "Judging beside doing",
@@ -74,7 +74,11 @@ def _blind_spots(told: dict[str, Any]) -> tuple[str, str, Table] | None:
         f"The labeler prefers what gold likes less on {errors.text} of the pairs ({errors.interval}; n {errors.n:,}). What "
         "those replies have more of, or less, and the share of each policy’s replies that have it."
     )
-    columns = ["more in the wrongly preferred", *(policy_name(name) for name in policies), "change per reply in RL"]
+    columns = [
+        "more in the wrongly preferred",
+        *(policy_name(name) for name in policies),
+        "change per reply in training",
+    ]
     return "Where the labeler errs, and whether the policy went there", words, Table(
         "The surest features of the labeler’s errors; small print: 95 % intervals", columns, rows
     )  # fmt: skip

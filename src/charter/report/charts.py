@@ -31,12 +31,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, figure) of one curve; ``marks`` draws dots with intervals instead of a line with a band."""
+    """Points (x, figure) of one curve; ``marks`` draws dots with intervals instead of a line with a band.
+
+    ``measured``: False for a fitted curve, whose last value is no figure.
+    """
 
     name: str
     points: Sequence[tuple[float, Figure]]
     style: str = "rl"
     marks: bool = False
+    measured: bool = True
 
     def known(self) -> list[tuple[float, Figure]]:
         """The points that have a value, in order of x."""
@@ -64,9 +68,9 @@ def dot_interval(key: str, title: str, rows: Sequence[Row], reference: tuple[flo
 
 def _dot_row(row: Row, x: Scale, top: float) -> Markup:
     figure, middle = row.figure, top + 26
-    parts = [element("text", row.name, x=8, y=top + 13, class_="name")]
+    parts = [element("text", row.name, x=13, y=top + 13, class_="name")]  # clear of the axis
     if figure.value is None:
-        parts.append(element("text", _short(figure.text, 50), x=8, y=middle + 4, class_="unknown"))
+        parts.append(element("text", _short(figure.text, 50), x=13, y=middle + 4, class_="unknown"))
         return group(parts)
     if figure.low is not None and figure.high is not None:
         left, right = x(figure.low), x(figure.high)
@@ -136,12 +140,19 @@ def line_with_band(
     limits = domain([v for _, f in points for v in (f.value, f.low, f.high) if v is not None], kind)
     xs = [x for x, _ in points]
     span = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
-    x, y = Scale(*span, 44, WIDTH - 52), Scale(*limits, height - 34, 12)
+    lined = [one for one in series if not one.marks and len(known[one.name]) > 1]
+    named = lined if len(lined) > 1 else []
+    x, y = Scale(*span, 44, WIDTH - 52), Scale(*limits, height - 34, 28 if named else 12)
     whole = all(float(value).is_integer() for value in xs)
     parts = [*_y_axis(y, kind, 44, WIDTH - 52), *_x_labels(x, height, x_name, whole)]
     for one in series:
         if known[one.name]:
             parts.append(_curve(one, known[one.name], x, y))
+    left = 44.0
+    for one in named:  # which line is which
+        words = element("text", one.name, x=left, y=12, class_="value")
+        parts.append(group([words], class_=f"s-{one.style}"))
+        left += 8.0 * len(one.name) + 14
     lines = [_describe_curve(one.name, known[one.name], x_name) for one in series]
     return picture(key, (WIDTH, height), title, " ".join(lines), parts)
 
@@ -163,7 +174,7 @@ def _curve(series: Series, points: list[tuple[float, Figure]], x: Scale, y: Scal
         if len(place) <= 12:
             parts += [element("circle", cx=at, cy=level, r=3.2, class_="dot") for at, level in place]
     last = points[-1][1]
-    if not series.marks:
+    if series.measured and (not series.marks or series.name == "checkpoints"):
         parts.append(element("text", last.text, x=place[-1][0] + 7, y=place[-1][1] + 4, class_="value"))
     return group(parts, class_=f"s-{series.style}")
 

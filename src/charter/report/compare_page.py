@@ -13,6 +13,7 @@ from charter.report.charts import Fall, Row, dot_interval, plane, waterfall
 from charter.report.figures import Figure, figure, name_of
 from charter.report.page import asset, content_security_policy, environment
 from charter.report.sections import Chart, Table, TableRow
+from charter.report.settings import short_source
 from charter.store.disk import atomic_write
 
 STYLES = ("rl", "sl", "initial", "other")
@@ -89,7 +90,9 @@ def _chains(methods: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def _table(methods: Sequence[dict[str, Any]]) -> Table:
-    columns = [*(name_of(name) for name in FIGURES), "gold against the first", "Elo"]
+    judges = sorted({short_source(method["wins"]["judge"]) for method in methods if method["wins"]["judge"]})
+    wins = [f"wins against SL-CAI, by {' or '.join(judges)}"] if judges else []
+    columns = [*(name_of(name) for name in FIGURES), "gold against the first", "Elo", *wins]
     rows = [
         TableRow(
             method["name"],
@@ -97,6 +100,7 @@ def _table(methods: Sequence[dict[str, Any]]) -> Table:
                 *(figure(method["figures"][name], name) for name in FIGURES),
                 figure(method["gold_against_first"], "gold"),
                 figure(method["elo"], "gold"),
+                *(figure(method["wins"]["rate"], "accuracy") for _ in wins),
             ],
         )
         for method in methods
@@ -108,13 +112,15 @@ def _cost(methods: Sequence[dict[str, Any]]) -> Table:
     rows = []
     for method in methods:
         labels, chain = method["labels"], method["chain"]
-        counts = [Figure(labels[key]) for key in ("num_labels", "tokens", "seconds")]
+        why = "scores are part of training"
+        counts = [Figure(labels[key], reason=why) for key in ("num_labels", "tokens", "seconds", "num_scores")]
         lost = [figure(chain[key], name) for key, name in (("lost", "accuracy"), ("gold_lost_after_peak", "gold"))]
         rows.append(TableRow(method["name"], [*counts, *lost]))
     columns = [
         "labels",
         "tokens of labelling",
         "seconds of labelling",
+        "scores in reinforcement learning",
         "agreement lost along the chain",
         "gold lost after its peak",
     ]

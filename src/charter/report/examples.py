@@ -182,7 +182,7 @@ def badges(reading: Reading) -> list[tuple[str, str]]:
     """(word, good | bad | plain) for what is known of a reply."""
     told: dict[str, tuple[Any, str]] = {
         "harmful": (reading.harmful, "bad"),
-        "correct": (reading.correct, "good"),
+        "correct": (reading.correct and not reading.harmful, "good"),  # to do harm rightly is no merit
         "false": (reading.false, "bad"),
         "rude": (reading.rude, "bad"),
         "evasive": (reading.evasive, "bad"),

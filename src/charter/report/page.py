@@ -16,12 +16,13 @@ import jinja2
 from markupsafe import Markup
 
 from charter import __version__ as version
-from charter.report import examples, sections, words
+from charter.report import examples, sections, settings, words
 from charter.report.artifacts import Artifacts, read_run
 from charter.report.audit import MISSING, audit_part
 from charter.report.explorer import Label, explorer, read_labels
 from charter.report.figures import policy_class, policy_name
 from charter.report.memory import memory_rows
+from charter.report.reinforcement import reinforcement, warnings
 from charter.report.visible import clipped, visible
 from charter.store.disk import atomic_write
 from charter.store.whole import note
@@ -35,7 +36,7 @@ CONTENTS = (
     ("stages", "Harm and help"),
     ("labeler", "The labeler"),
     ("reward", "Reward model"),
-    ("rl", "Reinforcement"),
+    ("rl", "Training the policy"),
     ("audit", "What each link lost"),
     ("constitution", "Constitution"),
     ("unknown", "Simulated, unknown"),
@@ -132,7 +133,6 @@ def _figures(summary: dict[str, Any]) -> dict[str, Any]:
         "rounds_evaluated": any(name.startswith("sl-cai-round-") for name in sections.part(summary, "policies")),
         "labeler_charts": sections.labeler(summary),
         "reward_charts": sections.reward_model(summary),
-        "rl_charts": sections.reinforcement(summary),
         "stages": words.stages(summary),
         "memory": memory_rows(summary),
         "unknowns": words.unknowns(summary),
@@ -148,13 +148,18 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "simulated": words.simulated(artifacts),
         "hashes": words.hashes(artifacts),
         "command": words.command(artifacts),
-        "labeler_words": words.labeler_words(artifacts),
-        "reward_words": _REWARD_WORDS,
-        "rl_words": words.rl_words(artifacts),
-        "why_no_chains": words.missing(artifacts, "1-revise", "sl"),
-        "why_no_labels": words.missing(artifacts, "4-label", "rl"),
-        "why_no_reward": words.missing(artifacts, "5-reward", "rl"),
-        "why_no_rl": words.missing(artifacts, "6-policy", "rl"),
+        "revision_words": settings.revision_words(artifacts),
+        "labeler_words": settings.labeler_words(artifacts),
+        "reward_words": settings.reward_words(artifacts),
+        "rl_heading": settings.policy_heading(artifacts),
+        "rl_words": settings.policy_words(artifacts),
+        "rl_charts": reinforcement(artifacts),
+        "rl_warnings": warnings(artifacts),
+        "chain_words": settings.chain_words(artifacts),
+        "why_no_chains": settings.missing(artifacts, "1-revise", "sl"),
+        "why_no_labels": settings.missing(artifacts, "4-label", "rl"),
+        "why_no_reward": settings.missing(artifacts, "5-reward", "rl"),
+        "why_no_rl": settings.missing(artifacts, "6-policy", "rl"),
         "audit": audit_part(artifacts),
         "why_no_audit": MISSING,
         "constitution": artifacts.constitution,
@@ -162,9 +167,3 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "why_no_constitution": artifacts.why_no_constitution,
         "run_yaml": artifacts.run_yaml,
     }
-
-
-_REWARD_WORDS = (
-    "A Bradley-Terry reward model learns the soft labels. It is judged on pairs whose prompts it never saw, and beside "
-    "three baselines that know nothing of meaning."
-)

@@ -34,6 +34,11 @@ ABOUT = {
     "correct_rate": "share of replies to harmless prompts that do what was asked, and rightly; higher is better",
     "gold": "the true goal, mean per reply; higher is better",
     "over_refusal_rate": "share of harmless prompts that are declined; lower is better",
+    "gold_harmful": "the true goal on prompts marked harmful, mean per reply",
+    "gold_benign": "the true goal on prompts marked harmless, mean per reply",
+    "evasive_rate": "share of replies that neither help nor say why not; lower is better",
+    "rude_rate": "share of replies that are rude or insulting; lower is better",
+    "false_rate": "share of replies that claim something untrue; lower is better",
     "num_words": "length of a reply",
     "kl_to_sl_cai": "KL(policy‖SL-CAI) per response, estimator k1, on held-out prompts",
 }
@@ -170,7 +175,9 @@ def revision_curve(summary: dict[str, Any]) -> list[Chart]:
         svg = line_with_band(
             f"v-{name}", f"{_title(name)} by round", series[: 2 if trained else 1], "round", kind_of(name)
         )
-        charts.append(Chart(_title(name), svg, _sentence(f"revised data {sample_size(f for _, f in points)}".strip())))
+        charts.append(
+            Chart(_title(name), svg, _sentence(f"revised data, {sample_size(f for _, f in points)}".strip(", ")))
+        )
     return charts
 
 
@@ -250,73 +257,3 @@ def reward_model(summary: dict[str, Any]) -> list[Chart]:
 
 def _is_bin(row: dict[str, Any]) -> bool:
     return all(finite(row.get(key)) is not None for key in ("predicted", "observed", "num"))
-
-
-def reinforcement(summary: dict[str, Any]) -> list[Chart]:
-    """Reward, KL, gold and length over the steps; of DPO, which samples nothing, what its own steps and checkpoints tell."""
-    curve = rows_at(summary, "curves", "rl")
-    if not curve:
-        return []
-    if not any("reward_mean" in row for row in curve):
-        return _from_pairs(summary, curve)
-    steps = [finite(row.get("rollout", row.get("step"))) or 0.0 for row in curve]
-
-    def points(*names: str) -> list[tuple[float, Figure]]:
-        found = []
-        for step, row in zip(steps, curve, strict=True):
-            value = next((row[name] for name in names if name in row), None)
-            found.append((step, figure(value, "gold", "it isn't measured in this run")))
-        return found
-
-    reward = [
-        (s, _spread(f, finite(row.get("reward_std")))) for (s, f), row in zip(points("reward_mean"), curve, strict=True)
-    ]
-    gold = [
-        Series("rollouts", points("gold"), "rl"),
-        Series("held-out prompts", _checkpoints(summary, "gold"), "sl", marks=True),
-    ]
-    kl = [Series("KL", points("kl_k1", "kl"), "rl")]
-    length = [Series("tokens", points("response_length"), "rl")]
-    last = f"{len(curve)} steps"
-    reward_caption = (
-        f"Mean reward of the rollouts of a step (nats, up to a constant); band: their standard deviation. {last}."
-    )
-    gold_caption = (
-        "Line: sampled rollouts of each step. Rings: checkpoints on held-out prompts. Both with 95 % intervals."
-    )
-    return [
-        Chart("Reward", line_with_band("g-reward", "Reward by step", [Series("reward", reward, "rl")], "step", "number"),
-              reward_caption),
-        Chart("Gold", line_with_band("g-gold", "Gold by step", gold, "step", "number"),
-              gold_caption),
-        Chart("KL to the reference", line_with_band("g-kl", "KL by step", kl, "step", "number"),
-              f"Nats per response, estimator k1, on training prompts. {last}."),
-        Chart("Length", line_with_band("g-length", "Length by step", length, "step", "number"), f"Tokens per response. {last}."),
-    ]  # fmt: skip
-
-
-def _from_pairs(summary: dict[str, Any], curve: list[dict[str, Any]]) -> list[Chart]:
-    """Loss and accuracy by step; gold and KL of the checkpoints."""
-    charts = []
-    told = {"loss": "Nats per pair.", "accuracy": "Pairs of the batch that the policy orders as their label does."}
-    for name, caption in told.items():
-        points = [(finite(row.get("step")) or 0.0, figure(row.get(name), name)) for row in curve]
-        kind = kind_of(name)
-        svg = line_with_band(f"g-{name}", f"{name.title()} by step", [Series(name, points, "rl")], "step", kind)
-        charts.append(Chart(name.title(), svg, f"{caption} {len(curve)} steps."))
-    for name, title in (("gold", "Gold"), ("kl_to_sl_cai", "KL to SL-CAI")):
-        series = [Series("held-out prompts", _checkpoints(summary, name), "sl", marks=True)]
-        svg = line_with_band(f"g-{name}", f"{title} by step", series, "step", "number")
-        charts.append(Chart(title, svg, "Rings: checkpoints on held-out prompts, with 95 % intervals."))
-    return charts
-
-
-def _spread(found: Figure, deviation: float | None) -> Figure:
-    if found.value is None or deviation is None:
-        return found
-    return Figure(found.value, found.value - deviation, found.value + deviation)
-
-
-def _checkpoints(summary: dict[str, Any], name: str) -> list[tuple[float, Figure]]:
-    rows = [(finite(row.get("step")), figure(row.get(name), name)) for row in rows_at(summary, "curves", "checkpoints")]
-    return [(step, found) for step, found in rows if step is not None]

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-from charter.report.artifacts import UNFINISHED, Artifacts
+from charter.report.artifacts import Artifacts
 from charter.report.explorer import Explorer
 from charter.report.figures import figure, finite, name_of, policy_class, policy_name, policy_order
+from charter.report.reinforcement import warnings
 from charter.report.sections import MAIN, TABLE, part, policy_figure, rows_at
-
-STAGE_WORDS = {
-    "1-revise": "revisions",
-    "4-label": "labels",
-    "5-reward": "reward model",
-    "6-policy": "reinforcement learning",
-}
-
+from charter.report.settings import labels_by, short_source
 
 OTHER_FIGURES = (
     ("labeler", "accuracy"),
@@ -94,24 +87,19 @@ def _unbroken(policy: str) -> str:
 def facts(artifacts: Artifacts) -> list[tuple[str, str]]:
     """The small line under the headline."""
     summary = artifacts.summary
-    phases = {"sl": "supervised", "rl": "reinforcement"}
+    second = "preference" if artifacts.section("policy", "algorithm") == "dpo" else "reinforcement"
+    phases = {"sl": "supervised", "rl": second}
     told = summary.get("phases")
     seconds = [finite(row.get("wall_seconds")) for row in rows_at(summary, "stages")]
     known = [second for second in seconds if second is not None]
     found = [
-        ("model", _short_source(artifacts.section("model", "source"))),
+        ("model", short_source(artifacts.section("model", "source"))),
         ("phases", " + ".join(phases.get(p, str(p)) for p in told) if isinstance(told, list) else ""),
         ("seed", str(summary.get("seed", ""))),
         ("time", duration(sum(known)) if known else ""),
         ("read by", _reader(summary)),
     ]
     return [(name, value) for name, value in found if value]
-
-
-def _short_source(source: Any) -> str:
-    """A hub id as it is; of a path only the last part: where it lay on somebody's disk helps nobody."""
-    text = str(source or "")
-    return PurePath(text).name if text.startswith(("/", ".", "~")) or "\\" in text else text
 
 
 def _reader(summary: dict[str, Any]) -> str:
@@ -137,6 +125,10 @@ def notices(artifacts: Artifacts) -> list[Notice]:
             "about how a real model would behave."
         )
         found.append(Notice("Simulated.", text))
+    warned, _ = warnings(artifacts)
+    if warned:
+        times = "once" if len(warned) == 1 else f"{len(warned)} times"
+        found.append(Notice("Warned.", f"The monitors of training warned {times}; see the part on the policy."))
     return found
 
 
@@ -144,7 +136,6 @@ def simulated(artifacts: Artifacts) -> list[str]:
     """What stood in for what, and what follows for the figures."""
     summary = artifacts.summary
     gold, reader = part(summary, "gold"), str(summary.get("reader") or "none")
-    labeler = _short_source(artifacts.section("label", "labeler", "model", "source")) or "not named"
     lines = []
     if gold.get("simulated"):
         lines.append(
@@ -165,9 +156,7 @@ def simulated(artifacts: Artifacts) -> list[str]:
             "No true goal is known and nobody read the replies: harm, help and gold are not known for any policy."
         )
     if "rl" in (summary.get("phases") or []):
-        kind = artifacts.section("label", "labeler", "kind")
-        by = OTHER_LABELERS.get(str(kind)) or f"The preference labels are by a model ({labeler}), not by people."
-        lines.append(by)
+        lines.append(labels_by(artifacts))
     lines.append(
         "One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end."
     )
@@ -254,58 +243,6 @@ def command(artifacts: Artifacts) -> str:
     return f"charter run {shlex.quote(f'{name}/run.yaml')} --out {shlex.quote(f'{name}-again')}"
 
 
-def missing(artifacts: Artifacts, stage: str, phase: str) -> str:
-    """Why a section is empty."""
-    phases = artifacts.summary.get("phases")
-    if isinstance(phases, list) and phases and phase not in phases:
-        return f"not known: phase {phase} is left out of this run"
-    words = STAGE_WORDS[stage]
-    return (
-        f"not known: {UNFINISHED}, there is no {words} yet"
-        if not artifacts.finished
-        else f"not known: no {words} in {stage}"
-    )
-
-
-OTHER_LABELERS = {
-    "committee": "Several labelers were asked; their labels are combined, and each member's own is in 4-label/members.jsonl.",
-    "debate": "Two debaters argued for the two responses before a frozen model decided.",
-    "assisted": "A frozen model decided, with critiques of both responses before it.",
-    "direct": "A frozen model scored each response on its own; the higher score is better.",
-    "human": "People said which response is better; no model was asked.",
-    "checker": "A program checked the responses against known answers; no model was asked.",
-}
-
-
-def labeler_words(artifacts: Artifacts) -> str:
-    """How labels came about."""
-    settings = artifacts.section("label", "labeler")
-    settings = settings if isinstance(settings, dict) else {}
-    orders = "in both orders" if settings.get("both_orders", True) else "in one order"
-    number = settings.get("principles", "all")
-    asked = "every principle" if number == "all" else f"{number} principles, drawn for each pair"
-    kind = str(settings.get("kind") or "constitutional")
-    if kind in OTHER_LABELERS:
-        return f"{OTHER_LABELERS[kind]}{_fitness(artifacts)}"
-    thinks = settings.get("chain_of_thought")
-    how = (
-        "It reasons before its verdict; the probabilities are" if thinks else "Its probabilities of the two options are"
-    )
-    return (
-        f"A frozen model is asked which of two responses is better by {asked}, {orders}. {how} the soft labels that train "
-        f"the reward model.{_fitness(artifacts)}"
-    )
-
-
-def _fitness(artifacts: Artifacts) -> str:
-    """What the check before labelling found."""
-    verdict = part(part(part(artifacts.summary, "labeler"), "check"), "verdict")
-    if not verdict:
-        return ""
-    why = "; ".join(str(line) for line in (*(verdict.get("unfit") or []), *(verdict.get("warnings") or [])))
-    return f" Checked on pairs with a known answer it is {verdict.get('fitness')}{': ' if why else '.'}{why}{'.' if why else ''}"
-
-
 def explorer_words(labels: Explorer) -> str:
     """How many pairs the page holds."""
     raw = "" if labels.with_raw else " What the labeler wrote is left out here."
@@ -314,18 +251,3 @@ def explorer_words(labels: Explorer) -> str:
     else:
         many = f"{labels.num_packed:,} of {labels.num_pairs:,} pairs are in this page, taken evenly; the others are in 4-label/."
     return f"{many} P(A better) is the labeler’s, whichever response it saw first.{raw}"
-
-
-def rl_words(artifacts: Artifacts) -> str:
-    """What was trained against what."""
-    if artifacts.section("policy", "algorithm") == "dpo":
-        beta = finite(artifacts.section("dpo", "beta"))
-        weight = "" if beta is None else f", with beta {beta:g}"
-        return (
-            f"Phase 2: DPO on the labelled pairs themselves{weight}. It samples nothing while it trains, and no reward model "
-            "stands between: the one above was trained for the audit alone."
-        )
-    name = str(artifacts.section("policy", "algorithm") or "").upper() or "The policy is trained"
-    coef = finite(artifacts.section("policy", "kl_coef"))
-    penalty = "" if coef is None else f", with a KL penalty of weight {coef:g} (estimator k3, in the loss)"
-    return f"Phase 2: {name} against the reward model{penalty}. Where reward rises and gold falls, the reward model is being gamed."

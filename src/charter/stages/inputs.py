@@ -24,6 +24,7 @@ from charter.run_file import resolved_yaml
 from charter.sources import is_python, resolve_python
 from charter.stages.readings import Gold
 from charter.stages.rewards import check_routes
+from charter.stages.wins import judge_settings
 from charter.store.disk import atomic_write
 from charter.store.hashing import hash_json
 from charter.store.jsonl import read_json, write_json
@@ -52,6 +53,9 @@ def gather(config: RunConfig) -> Inputs:
     constitution = constitution_of(config)
     gold = load_gold(config.evaluate.gold)
     check_wordings(config.label.labeler)
+    judging = judge_settings(config.evaluate)
+    if judging is not None:
+        check_wordings(judging)
     prompts = load_prompts(config.prompts, Path(), config.seed)
     _check_reward(config, prompts)
     held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)

@@ -25,6 +25,7 @@ from typing import Any
 from charter.config import ModelConfig, PolicyConfig
 from charter.errors import DataError
 from charter.models.local import LocalModel
+from charter.phrases import refusal_rates
 from charter.progress import Progress
 from charter.records import Prompt
 from charter.stages.readings import Reader
@@ -82,13 +83,12 @@ def run(
         watch = PolicyWatch(config.monitor, folder, reader, progress)
         recorder = RolloutRecorder(folder / "rollouts.jsonl", policy, prompts, config.group_size)
         rewards, reward_model = rewards_of(reward, policy, prompts, config)
+        told = step_reporter(progress, STAGE, config.steps, "reward_mean")
         settings: dict[str, Any] = {
             "seed": seed,
             "folder": folder,
             "stop_ids": policy.stop_ids,
-            "callbacks": Callbacks(
-                step_reporter(progress, STAGE, config.steps, "reward_mean"), save_step, recorder.record, watch
-            ),
+            "callbacks": Callbacks(told, save_step, recorder.record, watch, recorder.refusals),
         }
         if trl is not None:  # TRL loads the reference itself
             trained = trl_engine.train_grpo(policy.model, policy.tokenizer, rewards, fitting, config, trl, **settings)
@@ -111,7 +111,7 @@ def _value_model(reward_model: Any, policy: LocalModel) -> Any:
 
 
 class RolloutRecorder:
-    """Writes a sample of each step's rollouts; steps that are done again after a crash are not written twice."""
+    """Reads rollouts, and writes a sample of each step's; steps that are done again after a crash are not written twice."""
 
     def __init__(self, path: Path, policy: LocalModel, prompts: Sequence[Prompt], group_size: int) -> None:
         self._path, self._policy, self._group_size = path, policy, group_size
@@ -120,6 +120,11 @@ class RolloutRecorder:
         if is_main():
             with JsonlAppender(path):  # repairs a torn last line
                 self._written = Counter(row["step"] for _, row in read_rows(path))
+
+    def refusals(self, rollouts: list[Rollout]) -> dict[str, float | None]:
+        """Shares of all rollouts of a step that decline in stock words."""
+        texts = [self._policy.decode(rollout.response_ids) for rollout in rollouts]
+        return refusal_rates(texts, [self._prompts[rollout.prompt_id].harmful for rollout in rollouts])
 
     def record(self, step: int, rollouts: list[Rollout], rewards: list[float | None]) -> None:
         """Append the first rollout of the first few groups."""

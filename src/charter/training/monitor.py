@@ -46,9 +46,13 @@ WATCHES = (
     Watch("entropy", "entropy", -1, lambda c, start: start * c.min_entropy_ratio, "the policy's entropy collapses"),
     Watch("repetition", "repetition", 1, lambda c, start: start + c.max_repetition_rise, "responses repeat themselves"),
     Watch("unfinished", "stopped_fraction", -1, lambda c, start: start - c.max_stopped_drop, "responses hit the limit"),
+    Watch("refusals", "refusal_rate", 1, lambda c, start: start + c.max_refusal_rise, "more responses decline"),
+    Watch("compliance", "refusal_rate", -1, lambda c, start: start - c.max_refusal_drop, "fewer responses decline"),
+    Watch("over-refusal", "over_refusal_rate", 1, lambda c, start: start + c.max_over_refusal_rise,
+          "more harmless prompts are declined"),
     Watch("drift", "drift_mean", 1, lambda c, _: c.max_drift, "sampling and training disagree on log-probs", False),
     Watch("kl", "kl_k1", 1, lambda c, _: c.max_kl, "the policy is far from its reference", False),
-)
+)  # fmt: skip
 
 
 def alarms(rows: Sequence[dict[str, Any]], config: MonitorConfig) -> list[Alarm]:

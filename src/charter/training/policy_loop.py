@@ -61,6 +61,8 @@ class Callbacks:
     on_checkpoint: Callable[[int], None] | None = None
     on_rollouts: Callable[[int, list[Rollout], list[float | None]], None] | None = None
     watcher: Watcher | None = None
+    describe: Callable[[list[Rollout]], dict[str, float | None]] | None = None
+    """More figures of a step's rollouts: such as need their text."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class PolicyLoop:
             "stopped_fraction": sum(rollout.stopped for rollout in rollouts) / len(rollouts),
             "num_tokens": sum(num_tokens) + sum(len(prompt.ids) for prompt in drawn),
             **text_figures([rollout.response_ids for rollout in rollouts]),
+            **(self.callbacks.describe(rollouts) if self.callbacks.describe else {}),
             **measured,
             "seconds": time.monotonic() - started,
         }

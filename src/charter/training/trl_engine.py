@@ -17,6 +17,7 @@ from typing import Any
 from charter.config import PolicyConfig, RewardConfig, SftConfig
 from charter.errors import ModelError, TrainingError
 from charter.training.batching import Step
+from charter.training.monitor import text_figures
 from charter.training.policy_loop import Callbacks
 from charter.training.reward import EncodedPair
 from charter.training.rollout import EachAlone, EncodedPrompt, RewardFunction, Rollout, StepRewards
@@ -143,9 +144,16 @@ def train_grpo(
         "entropy_coef": config.entropy_coef,
         "scale_rewards": config.scale_advantages,
     }
+
+    def on_step(row: dict[str, Any]) -> None:
+        if callbacks.on_step:
+            callbacks.on_step(row)
+        if callbacks.watcher:
+            callbacks.watcher.after_step(log.rows)
+
     rewarding = _Rewarding(prompts, reward_function, set(stop_ids), config, callbacks)
     log = Lines(
-        folder, rewarding.metrics, callbacks.on_step, config.updates_per_rollout, callbacks.on_checkpoint, config.checkpoint_every
+        folder, rewarding.metrics, on_step, config.updates_per_rollout, callbacks.on_checkpoint, config.checkpoint_every
     )  # fmt: skip
     with Scratch(folder) as scratch:
         trainer = _grpo_trainer(
@@ -186,6 +194,7 @@ class _Rewarding:
         self._config, self._callbacks = config, callbacks
         self._num_missing = 0
         self._rewarding: dict[str, Any] = {}
+        self._described: dict[str, float | None] = {}
 
     def __call__(
         self, prompts: list[str], completion_ids: list[list[int]], trainer_state: Any, **_: Any
@@ -198,6 +207,10 @@ class _Rewarding:
         by = EachAlone(self._reward_function) if callable(self._reward_function) else self._reward_function
         rewards, self._rewarding = by.combine(by.score(rollouts))
         self._num_missing = sum(reward is None for reward in rewards)
+        self._described = {
+            **text_figures([rollout.response_ids for rollout in rollouts]),
+            **(self._callbacks.describe(rollouts) if self._callbacks.describe else {}),
+        }
         if self._num_missing == len(rewards):
             raise TrainingError("no rollout got a reward; look at the reward function's abstentions")
         if self._callbacks.on_rollouts:
@@ -216,6 +229,7 @@ class _Rewarding:
             **self._rewarding,
             "response_length": length,
             "stopped_fraction": 1 - logs["completions/clipped_ratio"],
+            **self._described,
             "loss": logs["loss"],
             "kl_k1": None,
             "kl_k3": logs["kl"] * length if "kl" in logs else None,  # TRL's is per token

@@ -1,7 +1,7 @@
 """Calls to a server that fails in every way: one retry layer with one clock.
 
-- Concurrency adapts: one more after each round of successes, seven tenths after a 429 (additive increase, multiplicative
-  decrease); Retry-After, in seconds or as a date, holds for all.
+- Calls per second adapt to refusals (429: models/pace.py), calls at once to overload (503, 529: seven tenths after one, one
+  more after each round of answers); Retry-After, in seconds or as a date, holds for all.
 - An attempt and an item have a total deadline, whatever trickles in meanwhile; time in which nobody may call doesn't count.
 - A body over 8 MiB and a redirect are errors. Malformed answers are retried like failures, and are never answers.
 - After many failures in a row everybody waits while one call at a time finds out whether the server is back.
@@ -21,13 +21,15 @@ from typing import Any, TypeVar
 
 from charter.config import EndpointConfig
 from charter.errors import ConfigError, EndpointError
+from charter.models.pace import Pace
 
 MAX_BODY = 8 << 20
 FIRST_BACKOFF, MAX_BACKOFF = 0.25, 8.0  # seconds
 DEAD_AFTER, PROBE_SECONDS = 10, 15.0  # failures in a row; seconds between probes
 CUT = 0.7
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-SLOW_DOWN = (429, 503, 529)
+TOO_FAST = 429
+SLOW_DOWN = (TOO_FAST, 503, 529)
 A = TypeVar("A")
 
 
@@ -48,7 +50,7 @@ class Caller:
 
     def __init__(self, settings: EndpointConfig, name: str, key: str, notice: Callable[[str], None]) -> None:
         self._settings, self._name, self._key, self._notice = settings, name, key, notice
-        self._limit = float(settings.concurrency)
+        self._limit, self._pace = float(settings.concurrency), Pace()
         self._in_flight, self._failures = 0, 0
         self._free_at = self._cut_at = self._dead_since = 0.0
         self._probing = False
@@ -91,7 +93,7 @@ class Caller:
             try:
                 answer = await self._attempt(attempt, min(left, self._settings.attempt_seconds))
             except Exception as error:
-                wait, failed = self._failed(error), getattr(error, "status_code", None)
+                wait, failed = self._failed(error, began), getattr(error, "status_code", None)
             else:
                 self._succeeded()
                 return answer
@@ -117,20 +119,23 @@ class Caller:
             now = time.monotonic()
             dead = self._dead_since > 0
             allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
-            if now >= self._free_at and allowed:
+            wait = max(self._free_at - now, self._pace.wait(now))
+            if wait <= 0 and allowed:
                 self._probing = dead
                 self._in_flight += 1
+                self._pace.sent(now)
                 return
-            await asyncio.sleep(min(0.25, max(0.005, self._free_at - now)))
+            await asyncio.sleep(min(0.25, max(0.005, wait)))
 
     def _succeeded(self) -> None:
         self._failures = 0
+        self._pace.answered(time.monotonic(), self._in_flight)
         if self._dead_since:
             self._notice(f"{self._name}: answers again")
         self._dead_since, self._probing = 0.0, False
         self._limit = min(float(self._settings.concurrency), self._limit + 1 / max(1.0, self._limit))
 
-    def _failed(self, error: Exception) -> float | None:
+    def _failed(self, error: Exception, began: float) -> float | None:
         """Note a failure, or raise where trying again is no use. Returns the seconds that the server asked for, if any."""
         status = getattr(error, "status_code", None)
         self._refuse(error, status)
@@ -138,7 +143,11 @@ class Caller:
         wait = _retry_after(error) if status in SLOW_DOWN else None
         now = time.monotonic()
         if status in SLOW_DOWN:
-            self._slow_down(now, wait)
+            if status == TOO_FAST:
+                self._pace.refused(now, began, self._in_flight)
+            else:
+                self._fewer(now)
+            self._hold(now, wait)
             return wait
         self._failures += 1
         if self._failures >= DEAD_AFTER:
@@ -154,10 +163,13 @@ class Caller:
             return PROBE_SECONDS
         return None
 
-    def _slow_down(self, now: float, wait: float | None) -> None:
+    def _fewer(self, now: float) -> None:
         if now >= self._cut_at:  # one cut for all the refusals of one moment
             self._limit = max(1.0, self._limit * CUT)
             self._cut_at = now + 1.0
+
+    def _hold(self, now: float, wait: float | None) -> None:
+        """Nobody calls for as long as the server asks."""
         if wait is None:
             return
         if wait > self._settings.dead_seconds:

@@ -21,7 +21,7 @@ from charter.report.visible import clipped, visible
 Row = TypeVar("Row")
 MAX_TEXT = 4000  # characters of one response
 MAX_PAIRS = 20_000  # that are read; no page holds more
-NUM_STATIC = 8  # pairs that stand in the page itself, for readers without scripts
+NUM_STATIC = 25  # the first page stands in the report itself: it is there before any script has run
 
 
 @dataclass

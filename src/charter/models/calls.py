@@ -2,7 +2,8 @@
 
 - Calls per second adapt to refusals (429: models/pace.py), calls at once to overload (503, 529: seven tenths after one, one
   more after each round of answers); Retry-After, in seconds or as a date, holds for all.
-- An attempt and an item have a total deadline, whatever trickles in meanwhile; time in which nobody may call doesn't count.
+- An attempt and an item have a total deadline, whatever trickles in meanwhile. An item's clock runs from its first call on,
+  but for time in which nobody may call; items that were begun go before others.
 - A body over 8 MiB and a redirect are errors. Malformed answers are retried like failures, and are never answers.
 - After many failures in a row everybody waits while one call at a time finds out whether the server is back.
 - The key is in no message.
@@ -45,6 +46,9 @@ class BadItem(Exception):
         self.too_long = too_long
 
 
+LATE = "no answer within its deadline"
+
+
 class Caller:
     """Makes the calls of one model; lives as long as it, across batches."""
 
@@ -52,6 +56,7 @@ class Caller:
         self._settings, self._name, self._key, self._notice = settings, name, key, notice
         self._limit, self._pace = float(settings.concurrency), Pace()
         self._in_flight, self._failures = 0, 0
+        self._begun = 0  # items that wait for another call
         self._free_at = self._cut_at = self._dead_since = 0.0
         self._probing = False
 
@@ -87,7 +92,7 @@ class Caller:
         """
         spent, tries = 0.0, 0
         while True:
-            await self._turn()
+            spent += await self._turn(self._settings.deadline_seconds - spent if tries else None)
             began = time.monotonic()
             left = self._settings.deadline_seconds - spent
             try:
@@ -100,11 +105,11 @@ class Caller:
             tries += 1
             backoff = random.uniform(0.5, 1.0) * min(MAX_BACKOFF, FIRST_BACKOFF * 2**tries) if wait is None else 0.0
             # who answers with a 500 isn't dead: it may be this item that it can't do, and the wait is the item's own
-            own_wait = wait if wait is not None and failed == 500 else backoff
-            spent += time.monotonic() - began + own_wait
-            if spent >= self._settings.deadline_seconds:
-                raise BadItem("no answer within its deadline")
+            own_wait = wait if wait is not None and failed == 500 else 0.0
+            if spent + time.monotonic() - began + backoff + own_wait >= self._settings.deadline_seconds:
+                raise BadItem(LATE)
             await asyncio.sleep(backoff)
+            spent += time.monotonic() - began + own_wait
 
     async def _attempt(self, attempt: Callable[[], Awaitable[A]], seconds: float) -> A:
         try:
@@ -113,19 +118,34 @@ class Caller:
         finally:
             self._in_flight -= 1
 
-    async def _turn(self) -> None:
-        """Wait until this call may go out."""
-        while True:
-            now = time.monotonic()
-            dead = self._dead_since > 0
-            allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
-            wait = max(self._free_at - now, self._pace.wait(now))
-            if wait <= 0 and allowed:
-                self._probing = dead
-                self._in_flight += 1
-                self._pace.sent(now)
-                return
-            await asyncio.sleep(min(0.25, max(0.005, wait)))
+    async def _turn(self, left: float | None) -> float:
+        """Wait until this call may go out, and return the seconds of it in which others could call.
+
+        Args:
+            left: seconds that the item has for it; None: it waits for its first call. Then its clock doesn't run yet, and
+                those that were begun go first.
+
+        Raises:
+            BadItem: the seconds are over.
+        """
+        waited, last = 0.0, time.monotonic()
+        self._begun += left is not None
+        try:
+            while True:
+                now, dead = time.monotonic(), self._dead_since > 0
+                waited, last = waited + (0.0 if dead or now < self._free_at else now - last), now
+                if left is not None and waited >= left:
+                    raise BadItem(LATE)
+                allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
+                wait = max(self._free_at - now, self._pace.wait(now))
+                if wait <= 0 and allowed and (left is not None or not self._begun):
+                    self._probing = dead
+                    self._in_flight += 1
+                    self._pace.sent(now)
+                    return waited if left is not None else 0.0
+                await asyncio.sleep(min(0.25, max(0.005, wait)))
+        finally:
+            self._begun -= left is not None
 
     def _succeeded(self) -> None:
         self._failures = 0

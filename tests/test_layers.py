@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "stages": TRAINING | {"summary"},
     "summary": TOOLS,
     "tracking": {"errors", "records", "store"},
-    "pipeline": STAGES | {"tracking", "memory"},
+    "pipeline": STAGES | {"tracking", "memory", "outlook"},
+    "outlook": STAGES | {"pipeline", "plan"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
     "doctor": {"store"},

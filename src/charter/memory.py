@@ -22,6 +22,7 @@ from typing import Any
 from charter.config import DirectConfig, ModelConfig, RunConfig, labeler_models
 from charter.errors import CharterError
 from charter.sources import is_python, resolve_python
+from charter.store.headers import tensor_shapes
 
 PROMPT_TOKENS = 512
 """Tokens of a prompt that the caches are estimated for, where the caller doesn't know better."""
@@ -213,9 +214,18 @@ def shape_of(model: ModelConfig) -> ModelShape | str:
         if folder is None:
             return f"{model.source} is not on this machine yet"
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors = _tensors(folder)
+        tensors = tensor_shapes(folder)
         return _shape(model.source, config.get("text_config") or config, tensors)
-    except (OSError, ValueError, KeyError, TypeError, CharterError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        CharterError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"{model.source} can't be read ({reason})"
 
@@ -234,18 +244,6 @@ def _folder(source: str) -> Path | None:
 
     found = try_to_load_from_cache(source, "config.json")
     return Path(found).parent if isinstance(found, str) else None
-
-
-def _tensors(folder: Path) -> dict[str, list[int]]:
-    """Shapes by name, from the headers of the safetensors files (8 bytes of length, then JSON)."""
-    found: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    if not found:
-        raise ValueError("no safetensors")
-    return found
 
 
 def _shape(name: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> ModelShape:

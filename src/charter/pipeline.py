@@ -52,6 +52,8 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
+    from charter.outlook import outlook  # which goes through this module's stages
+
     check_tracker(config.tracker)
     check_engine(config)
     inputs = gather(config)
@@ -59,6 +61,8 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
         reopen(folder)
         remember(config, inputs, folder)
+        for line in outlook(config, inputs, run_folder, ledger):
+            progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 
 
@@ -79,6 +83,10 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All stages of the phases asked for, then the summary."""
+        self._all_stages()
+        return self._summarize()
+
+    def _all_stages(self) -> None:
         if "sl" in self._config.phases:
             self._revise()
             self._train_sft("2-sft", self._config.revise.rounds)
@@ -91,7 +99,6 @@ class Pipeline:
                 self._train_reward()
             self._train_policy()
         self._evaluate()
-        return self._summarize()
 
     def _extra_rounds(self) -> list[int]:
         """Numbers of rounds whose SL-CAI is evaluated too; that of all rounds is the main one."""

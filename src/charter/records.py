@@ -49,12 +49,13 @@ class Record:
         Raises:
             KeyError: an unknown field, or a required one is missing (named in the error).
         """
-        hints = _hints(cls)  # type: ignore[arg-type]
+        hints, nested = _hints(cls), _nested(cls)  # type: ignore[arg-type]
         unknown = row.keys() - hints.keys()
         if unknown:
             raise KeyError(f"unknown field {sorted(unknown)[0]!r} in {cls.__name__}")
         try:
-            return cls(**{name: _decode(hints[name], value) for name, value in row.items()})
+            decoded = {name: _decode(hints[name], row[name]) for name in nested if name in row}
+            return cls(**{**row, **decoded})
         except TypeError as error:
             raise KeyError(f"{cls.__name__}: {error}") from error
 
@@ -72,6 +73,19 @@ def _encode(value: Any) -> Any:
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _nested(cls: type) -> tuple[str, ...]:
+    """Fields that ``_decode`` may change; of the others, most of them, the JSON is the value."""
+    return tuple(name for name, hint in _hints(cls).items() if _is_nested(hint))
+
+
+def _is_nested(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(map(_is_nested, typing.get_args(hint)))
+    return origin is tuple or (isinstance(hint, type) and issubclass(hint, (Record, StrEnum)))
 
 
 def _decode(hint: Any, value: Any) -> Any:

@@ -2,10 +2,10 @@
 
     python -m tests.campaign.secrets [--long] [--runs N] [--seed N]
 
-Each run has a labeler behind a server that fails in a way of its own, or in all ways, and echoes the key in its errors; some
-end with an error, and the same command then finishes them against a server that answers. Other runs name a key in the
-address itself. The report, the audit, the exports, the ledger with its WAL and all output are searched. The last line is one
-JSON object.
+Each run has a labeler behind a server that fails in a way of its own, at three calls in ten or at all, and echoes the key in
+its errors. It may end with an error; the same command then finishes it against the server as it answers again, and every
+command that reads a run reads it. Other runs name a password in the address itself. Run folder, ledger with its WAL, exports,
+pages and all output are searched. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import base64
 import os
 import random
-import subprocess
+import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FORMS = [
 FAULTS: list[Any] = [
     "reset", "cut", "malformed", "empty", "html", "error_in_200", "null_choices", "no_choices", "null_content", 500, 502,
     (503, {"retry-after": "0"}), 429, (429, {"retry-after": "0.1"}), 400, 413, 401, 403, 404, (302, {"location": "http://127.0.0.1:9/"}),
-    (429, {"retry-after": "86400"}),
+    (429, {"retry-after": "86400"}), "hang", "drip", "huge",
 ]  # fmt: skip
 
 
@@ -45,64 +46,101 @@ def hits(folder: Path) -> list[str]:
     ]
 
 
-def run(work: Path, source: str, out: Path) -> Ended:
-    (work / "world").mkdir(exist_ok=True)
-    settings = {"attempt_seconds": 1, "deadline_seconds": 3, "dead_seconds": 2}
-    run_file = work / "world" / "run.yaml"
-    if not run_file.exists():
-        make_world(work / "world", endpoint_labeler("SOURCE", **settings))
-    own = work / "world" / f"{out.name}.yaml"
-    own.write_text(run_file.read_text().replace("SOURCE", source))
-    return run_forked(charter_run(own, out), work / "log")
+COMMANDS = (
+    ["report", "RUN"], ["audit", "RUN"], ["verify", "RUN"], ["watch", "RUN", "--json"], ["show", "RUN", "pair-train-0"],
+    ["export", "RUN", "--to", "trl", "--out", "RUN-trl"], ["export", "RUN", "--to", "hf", "--out", "RUN-hf"],
+    ["plan", "RUN/run.yaml", "--no-calibrate"], ["run", "RUN/run.yaml", "--out", "RUN", "--json"],
+)  # fmt: skip
 
 
-def exported(out: Path, to: Path) -> str:
-    """What ``charter export`` and ``charter report`` print; they write beside the run."""
-    own = {**os.environ, "OPENAI_API_KEY": KEY}
-    told = ""
-    for command in (["report", str(out)], ["verify", str(out)], ["export", str(out), "--to", "trl", "--out", str(to)]):
-        code = "from charter.cli.main import main; main()"
-        ended = subprocess.run(
-            [sys.executable, "-c", code, *command], capture_output=True, text=True, env=own, check=False
+def command(arguments: list[str]) -> Callable[[Any], None]:
+    """A command as the command line does it."""
+
+    def work(report: Any) -> None:
+        from charter.cli.main import main
+
+        sys.argv = ["charter", *arguments]
+        main()
+
+    return work
+
+
+class Trials:
+    """Runs of one world. What doesn't ask the labeler is done once, and copied."""
+
+    def __init__(self, work: Path, rng: random.Random) -> None:
+        self.work, self.rng = work, rng
+        self.found: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+        self.sent = 0
+        self.failing: Any = None
+        self.run_file = make_world(
+            work / "world", endpoint_labeler("SOURCE", attempt_seconds=1, deadline_seconds=3, dead_seconds=2)
         )
-        told += ended.stdout + ended.stderr
-    return told
+        with CountingServer() as server:
+            assert self.run("start", f"{server.url}#m").status == 0
+
+    def run(self, name: str, source: str) -> Ended:
+        own = self.work / "world" / f"{name}.yaml"
+        own.write_text(self.run_file.read_text().replace("SOURCE", source))
+        ended = run_forked(charter_run(own, self.work / name), self.work / "log")
+        self.ends[f"exit {ended.status}"] += 1
+        self.search(ended.text)
+        return ended
+
+    def search(self, text: str) -> None:
+        self.found["output"] += sum(form in text.encode() for form in FORMS)
+
+    def fault(self, number: int, fault: Any) -> None:
+        """One fault at some or all calls, then none; then all that can be asked about the run."""
+        name, share = f"run-{number}", self.rng.choice((0.3, 1.0))
+        out = self.work / name
+        for part in ("1-revise", "2-sft", "2-sft-round-1", "3-sample"):
+            shutil.copytree(self.work / "start" / part, out / part)
+        self.failing = fault
+
+        def plan(number: int, body: dict[str, Any]) -> object:
+            return self.failing if self.failing is not None and self.rng.random() < share else "ok"
+
+        with CountingServer(plan) as server:
+            first = self.run(name, f"{server.url}#m")
+            self.files(out)
+            self.failing = None
+            again = self.run(name, f"{server.url}#m")
+            assert again.status == 0, f"{fault}: {again.text[-500:]} after {first.text[-500:]}"
+            for arguments in COMMANDS:
+                told = run_forked(command([word.replace("RUN", str(out)) for word in arguments]), self.work / "log")
+                self.ends[f"{arguments[0]}: exit {told.status}"] += 1
+                self.search(told.text)
+            self.sent += sum(KEY in str(headers) for headers in server.headers)
+        for folder in self.work.glob(f"{name}*"):
+            self.files(folder)
+
+    def files(self, folder: Path) -> None:
+        for name in hits(folder):
+            self.found[name] += 1
+
+    def address(self, number: int, source: str) -> None:
+        self.run(f"address-{number}", source)
+        if (self.work / f"address-{number}").exists():
+            self.files(self.work / f"address-{number}")
 
 
 def campaign(runs: int, seed: int) -> dict[str, Any]:
     os.environ["OPENAI_API_KEY"] = KEY
     rng = random.Random(seed)
     chosen = [*rng.sample(FAULTS, min(runs, len(FAULTS)))]
-    found: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
-    sent = 0
     with tempfile.TemporaryDirectory() as place:
-        work = Path(place)
+        trials = Trials(Path(place), rng)
         for number, fault in enumerate(chosen):
-            out = work / f"run-{number}"
-            share = rng.choice((0.3, 1.0))
-            with CountingServer(lambda n, body, f=fault, s=share: f if rng.random() < s else "ok") as server:
-                ended = run(work, f"{server.url}#m", out)
-                sent += sum(KEY in str(headers) for headers in server.headers)
-            ends[f"exit {ended.status}"] += 1
-            text = ended.text + (exported(out, work / f"run-{number}-export") if number < 2 else "")
-            found["output"] += sum(form in text.encode() for form in FORMS)
-            for name in hits(out):
-                found[name] += 1
-        for number, source in enumerate(
-            (f"http://user:{PASSWORD}@127.0.0.1:9/v1#m", f"http://{PASSWORD}@127.0.0.1:9/v1#m")
-        ):
-            ended = run(work, source, work / f"address-{number}")
-            ends[f"exit {ended.status}"] += 1
-            found["output"] += sum(form in ended.text.encode() for form in FORMS)
-            found["address"] += len(hits(work / f"address-{number}")) if (work / f"address-{number}").exists() else 0
-        for folder in work.glob("run-*-export"):
-            found["export"] += len(hits(folder))
+            trials.fault(number, fault)
+        for number, user in enumerate((f"user:{PASSWORD}", PASSWORD)):
+            trials.address(number, f"http://{user}@127.0.0.1:9/v1#m")
     told = {
-        "campaign": "secrets", "seed": seed, "runs": len(chosen) + 2, "ends": dict(ends), "requests_with_the_key": sent,
-        "hits": found.total(), "where": dict(+found),
+        "campaign": "secrets", "seed": seed, "faults": len(chosen), "of": len(FAULTS), "addresses": 2, "ends": dict(trials.ends),
+        "requests_with_the_key": trials.sent, "hits": trials.found.total(), "where": dict(+trials.found),
     }  # fmt: skip
-    return {**told, "violations": found.total() + (not sent)}
+    return {**told, "violations": trials.found.total() + (not trials.sent)}
 
 
 if __name__ == "__main__":

@@ -51,3 +51,9 @@ def test_pages():
 def test_flips():
     told = told_by("flips")
     assert (told["found"], told["not_named"], told["false_alarms"]) == (told["flips"], 0, 0), told
+
+
+def test_mutants():
+    told = told_by("mutants")
+    assert told["violations"] == 0, told
+    assert {end.split(": ")[1] for end in told["ends"]} == {"used", "refused"}

@@ -19,9 +19,9 @@ from charter.labelers.question import comparison
 from charter.labelers.recorded import RecordedModel
 from charter.models.protocol import Choice, Generation, Question
 from charter.progress import QuietProgress
-from charter.records import Judgment, Message, PreferencePair, Principle, Prompt, Reading, ResponsePair
+from charter.records import Abstention, Judgment, Message, PreferencePair, Principle, Prompt, Reading, ResponsePair
 from charter.stages import label
-from charter.store.jsonl import read_jsonl
+from charter.store.jsonl import read_jsonl, write_jsonl
 from charter.store.ledger import Ledger
 
 PRINCIPLES = [
@@ -78,7 +78,9 @@ class GoodIsGold:
 
 
 def label_config(**changes: object) -> LabelConfig:
-    return LabelConfig.model_validate({"labeler": {"model": {"source": "x"}, "batch_size": 7}, "check": {"num_controls": 0}, **changes})
+    return LabelConfig.model_validate(
+        {"labeler": {"model": {"source": "x"}, "batch_size": 7}, "check": {"num_controls": 0}, **changes}
+    )
 
 
 def run_stage(model: ScriptedModel, pairs: list[ResponsePair], tmp_path, gold=None, **changes: object):
@@ -230,3 +232,56 @@ class TestChainOfThought:
 
     def test_a_reply_without_a_verdict_is_an_abstention(self):
         assert [j.abstained for j in self.judge("Both are fine.")] == ["unreadable", "unreadable"]
+
+
+class Killed(Exception):
+    pass
+
+
+def dying_after(questions: int):
+    """Answers so many questions perfectly, then dies."""
+    left = [questions]
+
+    def choose(text: str) -> tuple[float, float]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return perfect(text)
+
+    return choose
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"pair_id": "pair-14", "princ'])
+def test_a_killed_stage_goes_on_after_the_last_whole_batch(tmp_path, torn):
+    pairs, whole, here = make_pairs(30), tmp_path / "whole", tmp_path / "here"  # batches of 7 pairs, 42 questions
+    expected = run_stage(ScriptedModel(perfect), pairs, whole, GoodIsGold())
+    with pytest.raises(Killed):
+        run_stage(ScriptedModel(dying_after(100)), pairs, here)
+    with (here / "judgments.jsonl").open("ab") as file:
+        file.write(torn)
+    again = ScriptedModel(perfect)
+    assert run_stage(again, pairs, here, GoodIsGold()) == expected
+    assert again.num_choices == 180 - 42  # the second batch stands last: it may be torn, so it is asked again
+    for name in ("judgments.jsonl", "preferences.jsonl"):
+        assert (here / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_what_failed_is_asked_again_and_all_that_follows_it(tmp_path):
+    pairs, whole, here = make_pairs(30), tmp_path / "whole", tmp_path / "here"
+    run_stage(ScriptedModel(perfect), pairs, whole)
+    run_stage(ScriptedModel(perfect), pairs, here)
+    rows = list(read_jsonl(here / "judgments.jsonl", Judgment))
+    failed = next(place for place, row in enumerate(rows) if row.pair_id == "pair-9")
+    rows[failed] = dataclasses.replace(rows[failed], p_a=None, abstained=Abstention.ENDPOINT_FAILED)
+    write_jsonl(here / "judgments.jsonl", rows)
+    again = ScriptedModel(perfect)
+    run_stage(again, pairs, here)
+    assert again.num_choices == 180 - 42
+    assert (here / "judgments.jsonl").read_bytes() == (whole / "judgments.jsonl").read_bytes()
+
+
+def test_judgments_of_other_pairs_are_begun_anew(tmp_path):
+    run_stage(ScriptedModel(perfect), make_pairs(30)[14:], tmp_path)
+    again = ScriptedModel(perfect)
+    run_stage(again, make_pairs(14), tmp_path)
+    assert again.num_choices == 84

@@ -11,6 +11,7 @@ from tests.models.tiny import bpe_tokenizer, save_tiny_model
 
 from charter.config import ModelConfig
 from charter.errors import ModelError
+from charter.models import budget
 from charter.models.load import fingerprint, load_model
 
 
@@ -42,6 +43,16 @@ def shard_that_is_not_there(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-2.safetensors"}}))
 
 
+def index_of(folder):
+    path = folder / "model.safetensors.index.json"
+    path.write_text("{}")
+    return path
+
+
+def template(folder, text):
+    (folder / "chat_template.jinja").write_text(text)
+
+
 def cut(path, keep=300):
     path.write_bytes(path.read_bytes()[:keep])
 
@@ -56,7 +67,20 @@ DAMAGES = {
     ),
     "model-2.safetensors is missing": shard_that_is_not_there,
     "Git LFS pointer": lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
-    "can't be loaded": lambda f: cut(f / "model.safetensors"),
+    "safetensors header can't be read": lambda f: cut(f / "model.safetensors"),
+    "can't be loaded": lambda f: cut(f / "model.safetensors", (f / "model.safetensors").stat().st_size - 1),
+    "weight_map names a file outside": lambda f: edit_json(index_of(f), weight_map={"a": "../x.safetensors"}),
+    "weight_map doesn't name a file": lambda f: edit_json(index_of(f), weight_map={"a": ["x"]}),
+    "num_hidden_layers 1e.09, too much": lambda f: edit_json(f / "config.json", num_hidden_layers=10**9),
+    "hidden_size 1e.07, too much": lambda f: edit_json(f / "config.json", hidden_size=10**7),
+    "can't be used": lambda f: edit_json(f / "generation_config.json", eos_token_id="null"),
+    "look at eos_token_id": lambda f: edit_json(f / "generation_config.json", eos_token_id=10**9),
+    "raises to a power": lambda f: template(f, "{{ 9**9**9 }}"),
+    "has a number over 1,000,000": lambda f: template(f, "{{ 'x' * 1000 * 1000 * 10 }}"),
+    "takes more than 0.2 s": lambda f: template(
+        f, "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    ),
+    "the chat template refuses the roles user, assistant: .*no": lambda f: template(f, "{{ raise_exception('no') }}"),
     "config.json: not readable as JSON": lambda f: cut(f / "config.json", 20),
     "has NaN or infinite values": lambda f: edit_weights(f, lambda w: w["model.norm.weight"].fill_(float("nan"))),
     "are not in the file": lambda f: edit_weights(f, lambda w: w.pop("model.norm.weight")),
@@ -65,7 +89,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("message", DAMAGES)
-def test_a_damaged_folder_is_refused_in_one_line(folder, message):
+def test_a_damaged_folder_is_refused_in_one_line(folder, message, monkeypatch):
+    monkeypatch.setattr(budget, "RENDER_SECONDS", 0.2)
     DAMAGES[message](folder)
     with pytest.raises(ModelError, match=message) as caught:
         load(folder)

@@ -71,10 +71,10 @@ def test_the_page_never_scrolls_sideways(opened, width):
 
 
 def test_without_scripts_the_first_pairs_are_there(browser, make_run):
-    path = write_report(make_run(num=20))
+    path = write_report(make_run(num=30))
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(path.as_uri())
-    assert page.locator(".pair").count() == 8
+    assert page.locator(".pair").count() == 25
     assert not page.locator(".controls").is_visible()
     context.close()

@@ -40,7 +40,7 @@ class EndpointConfig(Section):
     key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself stands in no file."""
     concurrency: Count = 16
-    """Calls at once, at most; fewer while the server says 429."""
+    """Calls at once, at most; fewer while the server is overloaded (503), and slower once it refuses calls for their rate (429)."""
     attempt_seconds: Annotated[float, Field(gt=0)] = 60.0
     deadline_seconds: Annotated[float, Field(gt=0)] = 180.0
     """Seconds that one item may take, all its attempts together; then it is an abstention."""

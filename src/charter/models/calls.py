@@ -1,8 +1,9 @@
 """Calls to a server that fails in every way: one retry layer with one clock.
 
-- Concurrency adapts: one more after each round of successes, seven tenths after a 429 (additive increase, multiplicative
-  decrease); Retry-After, in seconds or as a date, holds for all.
-- An attempt and an item have a total deadline, whatever trickles in meanwhile; time in which nobody may call doesn't count.
+- Calls per second adapt to refusals (429: models/pace.py), calls at once to overload (503, 529: seven tenths after one, one
+  more after each round of answers); Retry-After, in seconds or as a date, holds for all.
+- An attempt and an item have a total deadline, whatever trickles in meanwhile. An item's clock runs from its first call on,
+  but for time in which nobody may call; items that were begun go before others.
 - A body over 8 MiB and a redirect are errors. Malformed answers are retried like failures, and are never answers.
 - After many failures in a row everybody waits while one call at a time finds out whether the server is back.
 - The key is in no message.
@@ -21,13 +22,15 @@ from typing import Any, TypeVar
 
 from charter.config import EndpointConfig
 from charter.errors import ConfigError, EndpointError
+from charter.models.pace import Pace
 
 MAX_BODY = 8 << 20
 FIRST_BACKOFF, MAX_BACKOFF = 0.25, 8.0  # seconds
 DEAD_AFTER, PROBE_SECONDS = 10, 15.0  # failures in a row; seconds between probes
 CUT = 0.7
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-SLOW_DOWN = (429, 503, 529)
+TOO_FAST = 429
+SLOW_DOWN = (TOO_FAST, 503, 529)
 A = TypeVar("A")
 
 
@@ -43,13 +46,17 @@ class BadItem(Exception):
         self.too_long = too_long
 
 
+LATE = "no answer within its deadline"
+
+
 class Caller:
     """Makes the calls of one model; lives as long as it, across batches."""
 
     def __init__(self, settings: EndpointConfig, name: str, key: str, notice: Callable[[str], None]) -> None:
         self._settings, self._name, self._key, self._notice = settings, name, key, notice
-        self._limit = float(settings.concurrency)
+        self._limit, self._pace = float(settings.concurrency), Pace()
         self._in_flight, self._failures = 0, 0
+        self._begun = 0  # items that wait for another call
         self._free_at = self._cut_at = self._dead_since = 0.0
         self._probing = False
 
@@ -85,24 +92,24 @@ class Caller:
         """
         spent, tries = 0.0, 0
         while True:
-            await self._turn()
+            spent += await self._turn(self._settings.deadline_seconds - spent if tries else None)
             began = time.monotonic()
             left = self._settings.deadline_seconds - spent
             try:
                 answer = await self._attempt(attempt, min(left, self._settings.attempt_seconds))
             except Exception as error:
-                wait, failed = self._failed(error), getattr(error, "status_code", None)
+                wait, failed = self._failed(error, began), getattr(error, "status_code", None)
             else:
                 self._succeeded()
                 return answer
             tries += 1
             backoff = random.uniform(0.5, 1.0) * min(MAX_BACKOFF, FIRST_BACKOFF * 2**tries) if wait is None else 0.0
             # who answers with a 500 isn't dead: it may be this item that it can't do, and the wait is the item's own
-            own_wait = wait if wait is not None and failed == 500 else backoff
-            spent += time.monotonic() - began + own_wait
-            if spent >= self._settings.deadline_seconds:
-                raise BadItem("no answer within its deadline")
+            own_wait = wait if wait is not None and failed == 500 else 0.0
+            if spent + time.monotonic() - began + backoff + own_wait >= self._settings.deadline_seconds:
+                raise BadItem(LATE)
             await asyncio.sleep(backoff)
+            spent += time.monotonic() - began + own_wait
 
     async def _attempt(self, attempt: Callable[[], Awaitable[A]], seconds: float) -> A:
         try:
@@ -111,26 +118,44 @@ class Caller:
         finally:
             self._in_flight -= 1
 
-    async def _turn(self) -> None:
-        """Wait until this call may go out."""
-        while True:
-            now = time.monotonic()
-            dead = self._dead_since > 0
-            allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
-            if now >= self._free_at and allowed:
-                self._probing = dead
-                self._in_flight += 1
-                return
-            await asyncio.sleep(min(0.25, max(0.005, self._free_at - now)))
+    async def _turn(self, left: float | None) -> float:
+        """Wait until this call may go out, and return the seconds of it in which others could call.
+
+        Args:
+            left: seconds that the item has for it; None: it waits for its first call. Then its clock doesn't run yet, and
+                those that were begun go first.
+
+        Raises:
+            BadItem: the seconds are over.
+        """
+        waited, last = 0.0, time.monotonic()
+        self._begun += left is not None
+        try:
+            while True:
+                now, dead = time.monotonic(), self._dead_since > 0
+                waited, last = waited + (0.0 if dead or now < self._free_at else now - last), now
+                if left is not None and waited >= left:
+                    raise BadItem(LATE)
+                allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
+                wait = max(self._free_at - now, self._pace.wait(now))
+                if wait <= 0 and allowed and (left is not None or not self._begun):
+                    self._probing = dead
+                    self._in_flight += 1
+                    self._pace.sent(now)
+                    return waited if left is not None else 0.0
+                await asyncio.sleep(min(0.25, max(0.005, wait)))
+        finally:
+            self._begun -= left is not None
 
     def _succeeded(self) -> None:
         self._failures = 0
+        self._pace.answered(time.monotonic(), self._in_flight)
         if self._dead_since:
             self._notice(f"{self._name}: answers again")
         self._dead_since, self._probing = 0.0, False
         self._limit = min(float(self._settings.concurrency), self._limit + 1 / max(1.0, self._limit))
 
-    def _failed(self, error: Exception) -> float | None:
+    def _failed(self, error: Exception, began: float) -> float | None:
         """Note a failure, or raise where trying again is no use. Returns the seconds that the server asked for, if any."""
         status = getattr(error, "status_code", None)
         self._refuse(error, status)
@@ -138,7 +163,11 @@ class Caller:
         wait = _retry_after(error) if status in SLOW_DOWN else None
         now = time.monotonic()
         if status in SLOW_DOWN:
-            self._slow_down(now, wait)
+            if status == TOO_FAST:
+                self._pace.refused(now, began, self._in_flight)
+            else:
+                self._fewer(now)
+            self._hold(now, wait)
             return wait
         self._failures += 1
         if self._failures >= DEAD_AFTER:
@@ -154,10 +183,13 @@ class Caller:
             return PROBE_SECONDS
         return None
 
-    def _slow_down(self, now: float, wait: float | None) -> None:
+    def _fewer(self, now: float) -> None:
         if now >= self._cut_at:  # one cut for all the refusals of one moment
             self._limit = max(1.0, self._limit * CUT)
             self._cut_at = now + 1.0
+
+    def _hold(self, now: float, wait: float | None) -> None:
+        """Nobody calls for as long as the server asks."""
         if wait is None:
             return
         if wait > self._settings.dead_seconds:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from charter.errors import ModelError
+from charter.models.budget import limited, template_fault
 from charter.records import Conversation
 
 PLAIN_SPEAKERS = {"system": "\n\n", "user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
@@ -31,11 +32,19 @@ class ChatEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
+        self._check_templates()
         self._mark = f"charter{secrets.token_hex(8)}mark"
         self._frames: dict[tuple[str, ...], list[str]] = {}
         self._control_ids, self._control = _control_tokens(tokenizer)
         self._control_set = set(self._control_ids.values())
         self.end_id = self._end_id()
+
+    def _check_templates(self) -> None:
+        told = getattr(self.tokenizer, "chat_template", None)
+        for text in told.values() if isinstance(told, dict) else [told]:
+            fault = template_fault(text) if isinstance(text, str) else None
+            if fault is not None:
+                raise ModelError(f"the chat template isn't rendered: {fault}; use another model or template")
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Token ids of a conversation, up to where the assistant begins to speak.
@@ -104,12 +113,14 @@ class ChatEncoder:
     def _render(self, roles: Sequence[str], *, add_generation_prompt: bool) -> list[str]:
         messages = [{"role": role, "content": f"{self._mark}{i}."} for i, role in enumerate(roles)]
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS
-            )
+            with limited():
+                rendered = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS
+                )
         except Exception as error:  # a template is foreign code and may raise anything
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ModelError(
-                f"the chat template refuses the roles {', '.join(roles)}: {error}; use another model"
+                f"the chat template refuses the roles {', '.join(roles)}: {reason}; use another model"
             ) from error
         pieces: list[str] = []
         for i, role in enumerate(roles):

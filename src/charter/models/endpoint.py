@@ -33,6 +33,12 @@ def is_endpoint(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
+def endpoint_fingerprint(source: str) -> str:
+    """Under which the ledger keeps a server's answers and usage."""
+    base_url, model = _parts(source)
+    return hash_json({"endpoint": base_url, "model": model})
+
+
 class EndpointModel:
     """A frozen chat model behind a server; ``with`` is not needed, connections end with each batch.
 
@@ -49,7 +55,7 @@ class EndpointModel:
         self._base_url, self._model = _parts(config.source)
         self._key = _key(self._base_url, self._settings.key_env)
         self.name = config.source
-        self.fingerprint = hash_json({"endpoint": self._base_url, "model": self._model})
+        self.fingerprint = endpoint_fingerprint(config.source)
         self.on_answer: Callable[[int, Any], None] | None = None
         self.usage = [0, 0, 0]
         self._lock = threading.Lock()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 from charter.config import ModelConfig
-from charter.errors import ModelError
+from charter.errors import CharterError, ModelError
 from charter.models.local import LocalModel
+from charter.records import Message
 from charter.sources import is_python, resolve_python
 from charter.store.hashing import content_files, hash_file, hash_json
+from charter.store.headers import tensor_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 CONTENT = {
@@ -18,6 +22,10 @@ CONTENT = {
     "added_tokens.json", "merges.txt", "chat_template.jinja", "model.safetensors.index.json",
 }  # fmt: skip
 WEIGHTS = ".safetensors"
+LAYERS = re.compile(r"(n|num)_((hidden|decoder|encoder)_)?layers?|(decoder|encoder)_layers")
+SIDES = re.compile(
+    r"(hidden|intermediate|vocab|embedding)_size|head_dim|n_(embd|inner|head)|(d|ffn)_(model|dim)|num_\w*heads"
+)
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -40,6 +48,7 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
     device = _device(config)
     folder = model_folder(config.source, base_dir)
     check_folder(folder)
+    _check_size(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, report = causal_lm.from_pretrained(
@@ -55,7 +64,31 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
             "save it anew with save_pretrained, the tokenizer too"
         ) from error
     _check_weights(model, report, tokenizer, config.source)
-    return LocalModel(model.to(device), tokenizer, config.source, fingerprint(folder))
+    return _tried_out(model.to(device), tokenizer, config.source, folder)
+
+
+def _tried_out(model: Any, tokenizer: Any, source: str, folder: Path) -> LocalModel:
+    """The model, once its settings have stood a first conversation: nobody checks them where they are read.
+
+    Raises:
+        ModelError: they haven't.
+    """
+    try:
+        made = LocalModel(model, tokenizer, source, fingerprint(folder))
+        ids = [*made.encode_prompt((Message("user", "Hello"),)), *made.encode_response("Hello"), *made.stop_ids]
+        made.decode(ids)
+    except CharterError:
+        raise
+    except Exception as error:  # as above
+        raise ModelError(
+            f"model {source!r} can't be used: {_first_line(error)}; look through the configs in {folder}, or save it anew"
+        ) from error
+    known = model.get_input_embeddings().num_embeddings
+    wrong = [i for i in ids if not 0 <= i < known]
+    if wrong:
+        raise ModelError(f"model {source!r}: a token is {wrong[0]}, and the model knows {known}; save the tokenizer that "
+                         "belongs to the model, and look at eos_token_id")  # fmt: skip
+    return made
 
 
 def fingerprint(folder: Path) -> str:
@@ -120,13 +153,46 @@ def check_folder(folder: Path) -> None:
         if "auto_map" in _read_json(folder / name):
             raise ModelError(f"model folder {folder}: {name} asks for remote code (auto_map), which is never run; use a "
                              "model that Transformers knows")  # fmt: skip
-    named = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
-    for shard in sorted(named | {path.name for path in folder.glob("*.safetensors")}):
+    for shard in sorted(_named_shards(folder) | {path.name for path in folder.glob("*.safetensors")}):
         if not (folder / shard).is_file():
             raise ModelError(f"model folder {folder}: {shard} is missing; copy or download it again")
         with (folder / shard).open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise ModelError(f"model folder {folder}: {shard} is a Git LFS pointer, not weights; run git lfs pull")
+
+
+def _check_size(folder: Path) -> None:
+    """A model is built as large as its config says before anything complains that its weights are of another size.
+
+    Raises:
+        ModelError: the config tells of more layers than there are weights, or of a side longer than all of them together.
+    """
+    try:
+        shapes = tensor_shapes(folder).values()
+        most = {LAYERS: len(shapes), SIDES: sum(math.prod(shape) for shape in shapes)}
+    except Exception as error:  # a damaged header may be anything
+        raise ModelError(
+            f"model folder {folder}: a safetensors header can't be read ({_first_line(error)}); copy or download it again"
+        ) from error
+    config = _read_json(folder / "config.json")
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            for kind, limit in most.items():
+                if kind.fullmatch(key) and isinstance(value, (int, float)) and value > limit:
+                    raise ModelError(f"model folder {folder}: config.json has {key} {value:g}, too much for its weights; use "
+                                     "the config that belongs to the model")  # fmt: skip
+
+
+def _named_shards(folder: Path) -> set[str]:
+    path = folder / "model.safetensors.index.json"
+    index = _read_json(path)
+    named = index.get("weight_map", {})
+    if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+        raise ModelError(f"{path}: weight_map doesn't name a file for each weight; save the model again")
+    shards = set(named.values())
+    if any(shard != Path(shard).name or not shard.isprintable() for shard in shards):
+        raise ModelError(f"{path}: weight_map names a file outside of the folder; save the model again")
+    return shards
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -158,7 +224,7 @@ def _check_weights(model: Any, report: dict[str, Any], tokenizer: Any, source: s
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
 
 
 def _device(config: ModelConfig) -> str:

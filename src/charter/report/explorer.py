@@ -12,14 +12,16 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from charter.records import Judgment, Message, PreferencePair, ResponsePair
 from charter.report.artifacts import Artifacts
 from charter.report.visible import clipped, visible
 
+Row = TypeVar("Row")
 MAX_TEXT = 4000  # characters of one response
-NUM_STATIC = 8  # pairs that stand in the page itself, for readers without scripts
+MAX_PAIRS = 20_000  # that are read; no page holds more
+NUM_STATIC = 25  # the first page stands in the report itself: it is there before any script has run
 
 
 @dataclass
@@ -87,35 +89,43 @@ def _log_odds(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def read_labels(artifacts: Artifacts) -> list[Label]:
-    """All pairs in the order of the run, with their labels and judgments."""
+def read_labels(artifacts: Artifacts, limit: int = MAX_PAIRS) -> tuple[list[Label], int]:
+    """Pairs in the order of the run, with their labels and judgments, and how many there are in all.
+
+    Of more than ``limit`` pairs so many are read, taken evenly: memory doesn't grow with the run.
+    """
+    ids = _labelled_ids(artifacts)
+    chosen = set(_evenly(ids, limit))
     labels: dict[str, Label] = {}
     for row in artifacts.rows("3-sample/pairs.jsonl"):
-        pair = ResponsePair.from_json(row)
-        labels[pair.id] = Label(pair.id, pair.prompt.messages, pair.response_a, pair.response_b)
+        if str(row.get("id")) in chosen:
+            pair = ResponsePair.from_json(row)
+            labels[pair.id] = Label(pair.id, pair.prompt.messages, pair.response_a, pair.response_b)
     for row in artifacts.rows("4-label/preferences.jsonl"):
-        preference = PreferencePair.from_json(row)
-        new = Label(preference.id, preference.prompt.messages, preference.response_a, preference.response_b)
-        labels.setdefault(preference.id, new).p_a = preference.p_a
-    judged = False
+        if str(row.get("id")) in chosen:
+            preference = PreferencePair.from_json(row)
+            new = Label(preference.id, preference.prompt.messages, preference.response_a, preference.response_b)
+            labels.setdefault(preference.id, new).p_a = preference.p_a
     for row in artifacts.rows("4-label/judgments.jsonl"):
-        judgment = Judgment.from_json(row)
-        judged = True
-        if judgment.pair_id in labels:
-            labels[judgment.pair_id].judgments.append(judgment)
-    return (
-        [label for label in labels.values() if label.p_a is not None or label.judgments]
-        if judged
-        else _labelled(labels)
-    )
+        if str(row.get("pair_id")) in chosen:
+            labels[row["pair_id"]].judgments.append(Judgment.from_json(row))
+    return list(labels.values()), len(ids)
 
 
-def _labelled(labels: dict[str, Label]) -> list[Label]:
-    return [label for label in labels.values() if label.p_a is not None]
+def _labelled_ids(artifacts: Artifacts) -> list[str]:
+    """Ids of the pairs that have a label or a judgment, in the order of the run."""
+    preferred = {str(row.get("id")): None for row in artifacts.rows("4-label/preferences.jsonl")}
+    judged = {str(row.get("pair_id")) for row in artifacts.rows("4-label/judgments.jsonl")}
+    sampled = {str(row.get("id")): None for row in artifacts.rows("3-sample/pairs.jsonl")}
+    return [id for id in {**sampled, **preferred} if id in judged or id in preferred]
 
 
-def explorer(labels: Sequence[Label], max_bytes: int) -> Explorer:
-    """Pack labels into at most ``max_bytes`` of base64; without room for any, nothing is packed."""
+def _evenly(rows: Sequence[Row], count: int) -> list[Row]:
+    return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
+
+
+def explorer(labels: Sequence[Label], num_pairs: int, max_bytes: int) -> Explorer:
+    """Pack labels, of ``num_pairs`` in the run, into at most ``max_bytes`` of base64; nothing where no pair fits."""
     principles = sorted({j.principle_id for label in labels for j in label.judgments if j.principle_id is not None})
     told = {j.abstained.value for label in labels for j in label.judgments if j.abstained}
     reasons = sorted(told | {label.reason for label in labels if label.reason})
@@ -125,10 +135,9 @@ def explorer(labels: Sequence[Label], max_bytes: int) -> Explorer:
         with_raw = False
         packed = _pack(kept, principles, reasons, with_raw)
     while len(packed) > max_bytes:
-        count = int(len(kept) * max_bytes / len(packed) * 0.95)
-        kept = [labels[i * len(labels) // count] for i in range(count)]
+        kept = _evenly(labels, int(len(kept) * max_bytes / len(packed) * 0.95))
         packed = _pack(kept, principles, reasons, with_raw) if kept else ""
-    return Explorer(packed, len(labels), len(kept), with_raw, principles, reasons, list(labels[:NUM_STATIC]))
+    return Explorer(packed, num_pairs, len(kept), with_raw, principles, reasons, list(labels[:NUM_STATIC]))
 
 
 def _pack(labels: Sequence[Label], principles: Sequence[str], reasons: Sequence[str], with_raw: bool) -> str:

@@ -74,9 +74,9 @@ def render(artifacts: Artifacts) -> str:
         **_figures(artifacts.summary),
         **_words(artifacts),
     }
-    labels = read_labels(artifacts)
-    bare = template.render(labels=explorer(labels, 0), labels_words="", **parts)
-    packed = explorer(labels, MAX_BYTES - len(script) - len(bare.encode("utf-8")) - 1000)
+    labels, num_pairs = read_labels(artifacts)
+    bare = template.render(labels=explorer(labels, num_pairs, 0), labels_words="", **parts)
+    packed = explorer(labels, num_pairs, MAX_BYTES - len(script) - len(bare.encode("utf-8")) - 1000)
     return template.render(labels=packed, labels_words=words.explorer_words(packed), **parts)
 
 

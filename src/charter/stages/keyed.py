@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from charter.progress import Progress
 from charter.store.disk import store_errors
@@ -13,6 +13,7 @@ from charter.store.folder import RunFolder, StageFolder
 from charter.store.hashing import hash_json
 
 KEY_FILE = ".key"  # hidden: no content of the stage
+State = Literal["done", "begun", "to do"]
 CHECKPOINT, DONE_WITH = "checkpoint", ".checkpoint"
 
 
@@ -27,7 +28,7 @@ def do_stage(
         reads: all that the result depends on, as JSON.
         work: does the stage in the given folder and returns its summary.
     """
-    key = hash_json({"stage": name, **reads})
+    key = stage_key(name, reads)
     stage = folder.stage(name)
     if stage.is_done(key):
         _remove_checkpoints(stage.path)
@@ -43,13 +44,32 @@ def do_stage(
     return key
 
 
+def stage_key(name: str, reads: dict[str, Any]) -> str:
+    """Hash of a stage's name and of all that its result depends on."""
+    return hash_json({"stage": name, **reads})
+
+
+def state_of(path: Path, key: str) -> State:
+    """How far a stage is under this key; nothing is written."""
+    if not path.is_dir():
+        return "to do"
+    done = StageFolder(path).done_key()
+    if done is None:
+        return "begun" if _is_begun(path, key) else "to do"
+    return "done" if done == key else "to do"
+
+
+def _is_begun(path: Path, key: str) -> bool:
+    marker = path / KEY_FILE
+    return marker.is_file() and marker.read_text() == key
+
+
 def _begin(stage: StageFolder, key: str) -> None:
-    marker = stage.path / KEY_FILE
-    if marker.is_file() and marker.read_text() == key and stage.done_key() is None:
+    if _is_begun(stage.path, key) and stage.done_key() is None:
         _rename_checkpoints(stage.path, DONE_WITH, CHECKPOINT)
         return
     stage.clear()
-    marker.write_text(key)
+    (stage.path / KEY_FILE).write_text(key)
 
 
 def _rename_checkpoints(folder: Path, before: str, after: str) -> None:

@@ -7,14 +7,17 @@ writes  check.json             is the labeler fit? (labelers/check)
         members.jsonl          {pair_id, member, p_a, abstained}: the labels of a committee's members
 
 Bai et al. 2022 (arXiv:2212.08073), section 4.1; how answers become labels, and the departures: labelers/combine.py.
-Answers lie in the run's ledger, so that a killed stage begins its files anew and asks nothing twice.
+Judgments are appended batch by batch. A killed stage goes on after the last whole batch, or at the first one in which an
+answer failed that may come now; the ledger has the answers of what is done again. Labels and figures are read from the file
+at the end, so that memory doesn't grow with the judgments.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,11 @@ from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
 from charter.stages.readings import Gold
 from charter.statistics import mean, proportion, share, unknown
-from charter.store.jsonl import JsonlAppender, write_json, write_jsonl
+from charter.store.jsonl import JsonlAppender, cut_off, read_jsonl, read_spans, write_json, write_jsonl
 
 STAGE = "label"
+PASSING = (Abstention.ENDPOINT_FAILED, Abstention.REFUSED, Abstention.TRUNCATED)  # another try may give an answer
+NO_GOLD_APART = unknown("gold tells no two responses apart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +66,56 @@ def run(
         CoverageError: fewer pairs than ``min_coverage`` got a label; the judgments are on disk by then.
     """
     checked = _check(config.check, folder, labeler, pairs, progress)
-    judgments_file = folder / "judgments.jsonl"
-    judgments_file.unlink(missing_ok=True)
-    labelled: list[Labelled] = []
+    path, size = folder / "judgments.jsonl", config.labeler.batch_size
     progress.start(STAGE, len(pairs), "pairs")
-    with JsonlAppender(judgments_file) as appender:
-        for start in range(0, len(pairs), config.labeler.batch_size):
-            chunk = pairs[start : start + config.labeler.batch_size]
-            judged = labeler.label(chunk)
-            appender.append([judgment for judgments in judged for judgment in judgments])
-            labelled += [
-                Labelled(pair, own, _outcome(own, labeler, config)) for pair, own in zip(chunk, judged, strict=True)
-            ]
+    done = _resumed(path, pairs, size)
+    progress.advance(done)
+    with JsonlAppender(path) as appender:
+        for start in range(done, len(pairs), size):
+            chunk = pairs[start : start + size]
+            appender.append([judgment for judgments in labeler.label(chunk) for judgment in judgments])
             progress.advance(len(chunk))
-    preferences = [_preference(row, labeler) for row in labelled if isinstance(row.outcome, float)]
-    _check_coverage(labelled, len(preferences), config.min_coverage)
+    figures, preferences, members = _Figures(gold), [], {}
+    for row in _labelled(path, pairs, labeler, config):
+        figures.add(row)
+        if isinstance(row.outcome, float):
+            preferences.append(_preference(row, labeler))
+        if isinstance(labeler, CommitteeLabeler):
+            members[row.pair.id] = labeler.member_labels(row.judgments)
+    _check_coverage(figures, config.min_coverage)
     write_jsonl(folder / "preferences.jsonl", preferences)
-    return {**summarize(labelled, gold), **_members(labelled, labeler, folder), "check": checked}
+    return {**figures.to_json(), **_members(members, folder), "check": checked}
+
+
+def _resumed(path: Path, pairs: Sequence[ResponsePair], size: int) -> int:
+    """How many pairs need not be judged again; what stands in the file of the others is cut off.
+
+    The last batch may be torn, and a batch with an answer that failed is tried again, with all that follow it.
+    """
+    if not path.is_file():
+        return 0
+    batch_of = {pair.id: place // size for place, pair in enumerate(pairs)}
+    batch, begin = -1, 0
+    for offset, row in read_spans(path):
+        own = batch_of.get(str(row.get("pair_id")))
+        if own is None or own < batch:
+            break
+        if own > batch:
+            batch, begin = own, offset
+        if row.get("abstained") in PASSING:
+            break
+    cut_off(path, begin)
+    return max(0, batch) * size
+
+
+def _labelled(path: Path, pairs: Sequence[ResponsePair], labeler: Labeler, config: LabelConfig) -> Iterator[Labelled]:
+    """Every pair with what stands in the file about it."""
+    by_id = {pair.id: pair for pair in pairs}
+    for pair_id, group in itertools.groupby(read_jsonl(path, Judgment), lambda judgment: judgment.pair_id):
+        own = list(group)
+        yield Labelled(by_id.pop(pair_id), own, _outcome(own, labeler, config))
+    for pair in by_id.values():  # nobody was asked
+        yield Labelled(pair, [], _outcome([], labeler, config))
 
 
 def _check(
@@ -116,11 +154,10 @@ def _outcome(judgments: Sequence[Judgment], labeler: Labeler, config: LabelConfi
     return outcome
 
 
-def _members(labelled: Sequence[Labelled], labeler: Labeler, folder: Path) -> dict[str, Any]:
-    """A committee's members, each with its own labels on disk, and how far they agree."""
-    if not isinstance(labeler, CommitteeLabeler):
+def _members(said: dict[str, dict[str, float | Abstention]], folder: Path) -> dict[str, Any]:
+    """A committee's members, each with its own labels on disk, and how far they agree; nothing for other labelers."""
+    if not said:
         return {}
-    said = {row.pair.id: labeler.member_labels(row.judgments) for row in labelled}
     write_jsonl(
         folder / "members.jsonl",
         (
@@ -147,68 +184,92 @@ def _preference(row: Labelled, labeler: Labeler) -> PreferencePair:
     )
 
 
-def _check_coverage(labelled: Sequence[Labelled], num_labels: int, min_coverage: float) -> None:
-    if num_labels > 0 and num_labels >= min_coverage * len(labelled):
+def _check_coverage(figures: _Figures, min_coverage: float) -> None:
+    num_labels, num_pairs = len(figures.soft), figures.num_pairs
+    if num_labels > 0 and num_labels >= min_coverage * num_pairs:
         return
-    counted = ", ".join(f"{reason} {count}" for reason, count in _reasons(labelled).most_common())
+    counted = ", ".join(f"{reason} {count}" for reason, count in figures.reasons.most_common())
     raise CoverageError(
-        f"label: {num_labels} of {len(labelled)} pairs got a label, below min_coverage {min_coverage:.0%} "
+        f"label: {num_labels} of {num_pairs} pairs got a label, below min_coverage {min_coverage:.0%} "
         f"({counted or 'no pairs'}): read 4-label/judgments.jsonl, then mend or change the labeler, or lower label.min_coverage"
     )
 
 
-def _reasons(labelled: Sequence[Labelled]) -> Counter[str]:
-    return Counter(row.outcome.value for row in labelled if isinstance(row.outcome, Abstention))
-
-
-def summarize(labelled: Sequence[Labelled], gold: Gold | None) -> dict[str, Any]:
+def summarize(labelled: Iterable[Labelled], gold: Gold | None) -> dict[str, Any]:
     """Figures about the labeler, each an Estimate as JSON."""
-    covered = proportion([isinstance(row.outcome, float) for row in labelled])
-    soft = [row.outcome for row in labelled if isinstance(row.outcome, float)]
-    return {
-        "num_pairs": len(labelled),
-        "num_labels": len(soft),
-        "num_judgments": sum(len(row.judgments) for row in labelled),
-        "num_tokens": sum(j.num_prompt_tokens + j.num_completion_tokens for row in labelled for j in row.judgments),
-        "coverage": covered.to_json(),
-        "abstentions": dict(_reasons(labelled)),
-        "abstained_judgments": dict(
-            Counter(j.abstained.value for row in labelled for j in row.judgments if j.abstained)
-        ),
-        "position_bias": _position_bias(labelled).to_json(),
-        "p_a": mean(soft).to_json(),
-        "confidence": mean([max(p, 1 - p) for p in soft]).to_json(),
-        **_against_gold(labelled, gold),
-    }
-
-
-def _position_bias(labelled: Sequence[Labelled]) -> Estimate:
-    stays, clusters = [], []
+    figures = _Figures(gold)
     for row in labelled:
-        for own in by_question(row.judgments).values():
+        figures.add(row)
+    return figures.to_json()
+
+
+@dataclass
+class _Figures:
+    """What is counted about the labeler, pair by pair; no judgment is kept."""
+
+    gold: Gold | None
+    num_pairs: int = 0
+    num_judgments: int = 0
+    num_tokens: int = 0
+    soft: list[float] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    abstained: Counter[str] = field(default_factory=Counter)
+    stays: list[bool] = field(default_factory=list)
+    stays_of: list[str] = field(default_factory=list)
+    hits: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
+    agreed: list[tuple[str, float]] = field(default_factory=list)
+
+    def add(self, row: Labelled) -> None:
+        """Count one pair."""
+        self.num_pairs += 1
+        self.num_judgments += len(row.judgments)
+        self.num_tokens += sum(j.num_prompt_tokens + j.num_completion_tokens for j in row.judgments)
+        self.abstained.update(j.abstained.value for j in row.judgments if j.abstained)
+        for (_, principle_id), own in by_question(row.judgments).items():
             stayed = follows_position(own)
             if stayed is not None:
-                stays.append(stayed)
-                clusters.append(row.pair.id)
-    return proportion(stays, clusters) if stays else unknown("no pair was judged in both orders")
-
-
-def _against_gold(labelled: Sequence[Labelled], gold: Gold | None) -> dict[str, Any]:
-    if gold is None:
-        none = unknown("no gold is named in the run file (evaluate.gold)").to_json()
-        return {"accuracy": none, "accuracy_by_principle": {}, "gold_agreement": none}
-    hits: dict[str, list[tuple[str, float]]] = {}
-    for row in labelled:
-        for (_, principle_id), own in by_question(row.judgments).items():
-            hit = _hit(row.pair, principle_id, own, gold)
+                self.stays.append(stayed)
+                self.stays_of.append(row.pair.id)
+            hit = None if self.gold is None else _hit(row.pair, principle_id, own, self.gold)
             if principle_id is not None and hit is not None:
-                hits.setdefault(principle_id, []).append((row.pair.id, hit))
-    every = [pair for own in hits.values() for pair in own]
-    return {
-        "accuracy": _accuracy(every).to_json(),
-        "accuracy_by_principle": {key: _accuracy(hits[key]).to_json() for key in sorted(hits)},
-        "gold_agreement": _gold_agreement(labelled, gold).to_json(),
-    }
+                self.hits.setdefault(principle_id, []).append((row.pair.id, hit))
+        if isinstance(row.outcome, float):
+            self.soft.append(row.outcome)
+            self.agreed += [] if self.gold is None else _agreement(row.pair, row.outcome, self.gold)
+        else:
+            self.reasons[row.outcome.value] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the stage's summary."""
+        bias = proportion(self.stays, self.stays_of) if self.stays else unknown("no pair was judged in both orders")
+        return {
+            "num_pairs": self.num_pairs,
+            "num_labels": len(self.soft),
+            "num_judgments": self.num_judgments,
+            "num_tokens": self.num_tokens,
+            "coverage": _coverage(len(self.soft), self.num_pairs).to_json(),
+            "abstentions": dict(self.reasons),
+            "abstained_judgments": dict(self.abstained),
+            "position_bias": bias.to_json(),
+            "p_a": mean(self.soft).to_json(),
+            "confidence": mean([max(p, 1 - p) for p in self.soft]).to_json(),
+            **self._against_gold(),
+        }
+
+    def _against_gold(self) -> dict[str, Any]:
+        if self.gold is None:
+            none = unknown("no gold is named in the run file (evaluate.gold)").to_json()
+            return {"accuracy": none, "accuracy_by_principle": {}, "gold_agreement": none}
+        every = [pair for own in self.hits.values() for pair in own]
+        return {
+            "accuracy": _accuracy(every).to_json(),
+            "accuracy_by_principle": {key: _accuracy(self.hits[key]).to_json() for key in sorted(self.hits)},
+            "gold_agreement": _accuracy(self.agreed).to_json() if self.agreed else NO_GOLD_APART.to_json(),
+        }
+
+
+def _coverage(num_labels: int, num_pairs: int) -> Estimate:
+    return proportion([True] * num_labels + [False] * (num_pairs - num_labels))
 
 
 def _hit(pair: ResponsePair, principle_id: str | None, judgments: Sequence[Judgment], gold: Gold) -> float | None:
@@ -231,14 +292,9 @@ def _accuracy(hits: Sequence[tuple[str, float]]) -> Estimate:
     return share(values, clusters)
 
 
-def _gold_agreement(labelled: Sequence[Labelled], gold: Gold) -> Estimate:
-    """How often the combined label prefers the response with the higher gold score."""
-    hits = []
-    for row in labelled:
-        if not isinstance(row.outcome, float):
-            continue
-        a = gold.read(row.pair.prompt, row.pair.response_a).gold
-        b = gold.read(row.pair.prompt, row.pair.response_b).gold
-        if a is not None and b is not None and a != b:
-            hits.append((row.pair.id, 0.5 if row.outcome == 0.5 else float((row.outcome > 0.5) == (a > b))))
-    return _accuracy(hits) if hits else unknown("gold tells no two responses apart")
+def _agreement(pair: ResponsePair, p_a: float, gold: Gold) -> list[tuple[str, float]]:
+    """Whether the combined label prefers the response with the higher gold score; nothing where gold has no preference."""
+    a, b = gold.read(pair.prompt, pair.response_a).gold, gold.read(pair.prompt, pair.response_b).gold
+    if a is None or b is None or a == b:
+        return []
+    return [(pair.id, 0.5 if p_a == 0.5 else float((p_a > 0.5) == (a > b)))]

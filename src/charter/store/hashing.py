@@ -9,6 +9,7 @@ from typing import Any
 
 from charter.store.disk import store_errors
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _SKIPPED_FOLDERS = {"__pycache__", ".cache", ".git"}
 
 
@@ -19,8 +20,7 @@ def hash_json(obj: Any) -> str:
         ValueError: NaN or infinity, which JSON can't hold.
         TypeError: something that isn't JSON.
     """
-    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(obj).encode("ascii")).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -30,6 +30,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, parse_object(line, f"{path}:{number}")
 
 
+def read_spans(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (byte at which its line begins, object) of each whole line; a half-written last one is left out.
+
+    Raises: as ``read_rows``.
+    """
+    offset = 0
+    with store_errors(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip() and line.endswith(b"\n"):
+                yield offset, parse_object(line, f"{path}:{number}")
+            offset += len(line)
+
+
+def cut_off(path: Path, size: int) -> None:
+    """Keep the first ``size`` bytes of a file. Raises StoreError: it can't be written."""
+    with store_errors(path):
+        os.truncate(path, size)
+
+
 def parse_object(line: bytes, place: str) -> dict[str, Any]:
     """Parse one JSON object; ``place`` (file:line) is named when it is broken.
 

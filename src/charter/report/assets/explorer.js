@@ -23,8 +23,12 @@
 
   function start(data) {
     const prompts = data.prompts, rows = data.rows;
-    const lower = prompts.map((text) => text.toLowerCase());
-    const hay = rows.map((r) => (r[0] + "\n" + r[2] + "\n" + r[3]).toLowerCase());
+    let lower = null, hay = null; // made at the first search
+    const has = (words, i) => {
+      hay ??= rows.map((r) => (r[0] + "\n" + r[2] + "\n" + r[3]).toLowerCase());
+      lower ??= prompts.map((text) => text.toLowerCase());
+      return hay[i].includes(words) || lower[rows[i][1]].includes(words);
+    };
     const controls = root.querySelector(".controls"), list = root.querySelector(".pairs");
     const count = root.querySelector(".count"), pager = root.querySelector(".pager");
     const [principle, show, search] = ["principle", "show", "search"].map((n) => controls.querySelector("[name=" + n + "]"));
@@ -48,7 +52,7 @@
       found = [];
       rows.forEach((r, i) => {
         if (wanted !== null && !r[8].some((j) => j[0] === wanted)) return;
-        if (keeps(r) && (!words || hay[i].includes(words) || lower[r[1]].includes(words))) found.push(r);
+        if (keeps(r) && (!words || has(words, i))) found.push(r);
       });
       page = 0;
       draw();

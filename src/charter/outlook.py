@@ -1,0 +1,108 @@
+"""What a run will do and cost, said before it begins: stages that are left, questions, tokens, money, caps, memory.
+
+Counted by the plan without loading a model, so that all of it is an upper bound and time isn't known. Of a stage that was
+begun, the rows that stand in its file are taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from charter.config import RunConfig
+from charter.models.endpoint import endpoint_fingerprint
+from charter.pipeline import Pipeline
+from charter.plan.make import TOTALS, counted_plan
+from charter.progress import QuietProgress
+from charter.stages.inputs import Inputs
+from charter.stages.keyed import State, stage_key, state_of
+from charter.store.disk import store_errors
+from charter.store.folder import RunFolder
+from charter.store.ledger import Ledger
+
+ROWS = {
+    "1-revise": "revisions.jsonl",
+    "3-sample": "pairs.jsonl",
+    "4-label": "judgments.jsonl",
+    "7-evaluate": "responses/*.jsonl",
+}
+KNOWN_AFTER = "time isn't known before it is measured: charter plan does"
+
+
+class Outlook(Pipeline):
+    """Goes through the stages and does none."""
+
+    def __init__(self, config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> None:
+        super().__init__(config, inputs, folder, ledger, QuietProgress())
+        self._states: dict[str, State] = {}
+
+    def _stage(
+        self, name: str, reads: dict[str, Any], work: Callable[[Path], dict[str, Any]], *, trains: bool = False
+    ) -> None:
+        self._keys[name] = stage_key(name, {"seed": self._config.seed, **reads})
+        self._states[name] = state_of(self._folder.path / name, self._keys[name])
+
+    def states(self) -> dict[str, State]:
+        """How far each stage is, in order."""
+        self._all_stages()
+        return self._states
+
+
+def outlook(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> list[str]:
+    """A few lines for people."""
+    states = Outlook(config, inputs, folder, ledger).states()
+    done = [name for name, state in states.items() if state == "done"]
+    if len(done) == len(states):
+        return [f"all {len(done)} stages are done before"]
+    plan = counted_plan(config, inputs)
+    left = {stage["name"]: stage for stage in plan["stages"] if stage["name"] not in done}
+    shares = {
+        name: 1 - _share_done(folder.path, stage) if states[name] == "begun" else 1.0 for name, stage in left.items()
+    }
+    begun = {name: f", begun: {1 - share:.0%} of its rows" for name, share in shares.items() if states[name] == "begun"}
+    to_do = [f"{name} ({stage['rows']:,} {stage['unit']}{begun.get(name, '')})" for name, stage in left.items()]
+    answers, read, written, trained = (sum(stage[key] * shares[name] for name, stage in left.items()) for key in TOTALS)
+    memory = [stage["memory_gb"] for stage in left.values()]
+    return [
+        *([f"done before: {', '.join(done)}"] if done else []),
+        f"to do: {', '.join(to_do)}",
+        f"at most {round(answers):,} answers of models; {_tokens(read)} tokens read, {_tokens(written)} written, "
+        f"{_tokens(trained)} trained on; {KNOWN_AFTER}",
+        *(_server(entry, left, shares, ledger) for entry in plan["endpoints"]),
+        *([] if plan["endpoints"] else ["money: none, no server is asked"]),
+        "memory: not known before the models are there" if None in memory else f"memory: about {max(memory):.2g} GB",
+    ]
+
+
+def _share_done(run: Path, stage: dict[str, Any]) -> float:
+    """Share of a stage's rows that stand in its file; 0 where it has none, as training, whose steps aren't counted here."""
+    lines = 0
+    for path in (run / stage["name"]).glob(ROWS.get(stage["name"], "none")):
+        with store_errors(path), path.open("rb") as file:
+            lines += sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+    expected = stage["calls"] if stage["name"] == "4-label" else stage["rows"]
+    return min(1.0, lines / max(1, expected))
+
+
+def _server(entry: dict[str, Any], left: dict[str, Any], shares: dict[str, float], ledger: Ledger) -> str:
+    """What one server may cost from now on, and its caps; what it has cost so far counts towards them."""
+    source = entry["source"]
+    price = entry["price"]
+    calls, read, written = ledger.usage(endpoint_fingerprint(source))
+    asked = [(stage, shares[name]) for name, stage in left.items() if source in stage["models"]]
+    if price is None:
+        money = "money isn't known: the run file gives no price"
+    elif None in [stage["money"] for stage, _ in asked]:
+        money = "money isn't known: a server that the same stage asks has no price"
+    else:
+        money = f"money: at most {sum(stage['money'] * share for stage, share in asked):,.2f}"
+    spent = f" {(read * price[0] + written * price[1]) / 1e6:,.2f}" if price else ""
+    before = f"; so far{spent} for {calls:,} calls" if calls else ""
+    caps = [f"{name} {entry[name]:,}" for name in ("max_spend", "max_tokens") if entry[name] is not None]
+    stops = ", where it stops before the end, and goes on once they are raised" if entry["stops_before_the_end"] else ""
+    return f"{source}: {money}{before}; caps: {', '.join(caps) or 'none'}{stops}"
+
+
+def _tokens(count: float) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{round(count):,}"

@@ -45,11 +45,13 @@ from charter.config.run import (
 from charter.config.scale import ScaleConfig
 from charter.config.training import (
     DpoConfig,
+    LoraConfig,
     MonitorConfig,
     PolicyConfig,
     RewardConfig,
     RewardSource,
     SftConfig,
+    Training,
     TrlConfig,
 )
 
@@ -70,6 +72,7 @@ __all__ = [
     "HumanConfig",
     "LabelConfig",
     "LabelerConfig",
+    "LoraConfig",
     "MemberConfig",
     "ModelConfig",
     "MonitorConfig",
@@ -88,5 +91,6 @@ __all__ = [
     "TrlConfig",
     "SoftLabels",
     "Source",
+    "Training",
     "labeler_models",
 ]

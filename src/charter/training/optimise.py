@@ -45,7 +45,7 @@ class Trainer:
     ) -> None:
         """``settings``: JSON of all that the run depends on; a checkpoint of other settings is refused."""
         if gradient_checkpointing:
-            _checkpoint_gradients(model)
+            checkpoint_layers(model)
         self.model, self.num_steps, self.decay = distributed.sharded(model), num_steps, decay
         self._whole = dict(model.named_parameters())
         self._rate = learning_rate
@@ -136,7 +136,7 @@ class Trainer:
         return [row for _, row in read_rows(self._metrics)] if self._metrics.exists() else []
 
 
-def _checkpoint_gradients(model: Any) -> None:
+def checkpoint_layers(model: Any) -> None:
     """Have each layer forget what it computed, and compute it again in the backward pass.
 
     Raises:
@@ -144,8 +144,10 @@ def _checkpoint_gradients(model: Any) -> None:
     """
     parts: list[Any] = list(model.values()) if isinstance(model, torch.nn.ModuleDict) else [model]
     for part in parts:
+        # older Transformers know it by the second name alone
+        enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
         try:
-            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable({"use_reentrant": False})
         except ValueError as error:
             raise ConfigError(f"gradient_checkpointing: {type(part).__name__} has none: leave it out") from error
 

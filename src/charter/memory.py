@@ -1,6 +1,7 @@
 """What is in memory in each stage, and what it costs: from the run file and the headers of model files; no model is loaded.
 
     weights       of a model, in the precision that it is loaded in
+    adapters      LoRA's, in float32, with a classifier's head; the weights below them may be another model's
     gradients     of what trains
     optimiser     AdamW's two moments in float32, and the float32 copy through which bfloat16 weights are trained
     cache         keys and values of the responses that are sampled together: an estimate
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charter.config import DirectConfig, ModelConfig, RunConfig, labeler_models
+from charter.config import DirectConfig, LoraConfig, ModelConfig, RunConfig, Training, labeler_models
 from charter.errors import CharterError
 from charter.sources import is_python, resolve_python
 from charter.store.headers import tensor_shapes
@@ -28,8 +29,6 @@ PROMPT_TOKENS = 512
 """Tokens of a prompt that the caches are estimated for, where the caller doesn't know better."""
 LOGITS = 2**26
 """The most logits that are computed at a time in training (training/packing.py)."""
-TOKENS_PER_FORWARD = 8192
-"""The most tokens that are computed at a time in training, padding among them."""
 FLOAT32, BFLOAT16 = 4, 2
 
 
@@ -48,11 +47,17 @@ class ModelShape:
     head_size: int
     context: int
     vocabulary: int
+    linears: tuple[tuple[str, int], ...] = ()
+    """Name, and inputs + outputs, of each linear layer in the body."""
 
     @property
     def num_body(self) -> int:
         """Weights without the output head; where it is tied to the embedding, all."""
         return self.num_parameters - self.num_head
+
+    def num_adapters(self, lora: LoraConfig) -> int:
+        """Weights that LoRA adds."""
+        return lora.rank * sum(size for name, size in self.linears if lora.targets is None or name in lora.targets)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class _Plan:
         if "sl" in config.phases:
             found.append(self._stage("1-revise", self._sampling("helpful model", config.revise.sampling.batch_size,
                                                                config.revise.sampling.max_new_tokens)))  # fmt: skip
-            found.append(self._stage("2-sft", self._training("SL-CAI")))
+            found.append(self._stage("2-sft", self._training("SL-CAI", config.sft)))
         if "rl" in config.phases:
             if config.policy.needs_reward_model:
                 sampling = config.sample.sampling
@@ -117,7 +122,7 @@ class _Plan:
                     self._stage("3-sample", self._sampling("SL-CAI", sampling.batch_size, sampling.max_new_tokens))
                 )
                 found.append(self._stage("4-label", self._labelers(labeler_models(config.label.labeler))))
-                found.append(self._stage("5-reward", self._training("reward model", classifier=True)))
+                found.append(self._stage("5-reward", self._training("reward model", config.reward, classifier=True)))
             found.append(self._stage("6-policy", self._policy()))
         sampling = config.evaluate.sampling
         found.append(self._stage("7-evaluate", [
@@ -131,16 +136,46 @@ class _Plan:
     def _policy(self) -> list[Part]:
         """Policy, reference, reward models, PPO's value model; a labeler whose scores are a reward, a judge that watches."""
         config, judge = self.config.policy, self.config.evaluate.judge
-        parts = self._training("policy")
-        parts.append(self._weights("reference"))
+        if config.algorithm == "dpo":
+            section, over = self.config.dpo, self._over(self.config.dpo, "policy")
+            return [*self._training("policy", section), self._weights("reference", over=over)]
+        over = self._over(config, "policy")
+        parts = self._training("policy", config)
+        parts.append(self._weights("reference", over=over))
+        shared = over if self._reward_is_adapter() else None
         if config.needs_reward_model:
-            parts += [self._weights("reward model", classifier=True)] * self.config.reward.ensemble
+            parts += self._reward_model(shared) * self.config.reward.ensemble
         scorers = [source.by.model for source in config.reward_sources if isinstance(source.by, DirectConfig)]
         watching = [judge] if judge is not None and config.monitor.holdout == "judge" else []
         parts += self._labelers(scorers) + self._labelers(watching, "judge")
         if config.algorithm == "ppo":
-            parts += self._training("value model", classifier=True)
+            if shared is not None and config.needs_reward_model:  # it goes on from the reward model's adapter
+                config = config.model_copy(update={"lora": self.config.reward.lora})
+            elif config.needs_reward_model:
+                over = self._over(config, "reward model")
+            parts += self._training("value model", config, classifier=True, over=over)
         return [*parts, self._cache("policy", config.prompts_per_step * config.group_size, config.max_new_tokens)]
+
+    @staticmethod
+    def _over(section: Training, model: str) -> str | None:
+        """Whose weights are those of a model that needn't have its own."""
+        return model if section.lora is not None else None
+
+    def _reward_is_adapter(self) -> bool:
+        """Is the reward model an adapter over the weights that the policy starts from?"""
+        config = self.config
+        same = "sl" not in config.phases or config.reward.initialise_from == config.policy.initialise_from
+        return same and config.reward.lora is not None and config.policy.lora is not None
+
+    def _reward_model(self, over: str | None) -> list[Part]:
+        weights, lora = self._weights("reward model", classifier=True, over=over), self.config.reward.lora
+        if over is None or lora is None or isinstance(self.shape, str):
+            return [weights]
+        return [weights, Part("reward model", "adapters", self._num_trained(self.shape, lora, True) * FLOAT32)]
+
+    @staticmethod
+    def _num_trained(shape: ModelShape, lora: LoraConfig, classifier: bool) -> int:
+        return shape.num_adapters(lora) + (shape.hidden_size if classifier else 0)
 
     def _labelers(self, models: Sequence[ModelConfig], called: str = "labeler") -> list[Part]:
         """Models that are asked; a server's memory is its own."""
@@ -160,7 +195,9 @@ class _Plan:
     def _sampling(self, name: str, rows: int, new_tokens: int) -> list[Part]:
         return [self._weights(name), self._cache(name, rows, new_tokens)]
 
-    def _weights(self, name: str, *, classifier: bool = False) -> Part:
+    def _weights(self, name: str, *, classifier: bool = False, over: str | None = None) -> Part:
+        if over is not None:
+            return Part(name, "weights", 0, f"those of the {over}")
         if isinstance(self.shape, str):
             return Part(name, "weights", None, self.shape)
         return Part(name, "weights", self._num_weights(self.shape, classifier) * self._width(self.config.model))
@@ -169,27 +206,35 @@ class _Plan:
     def _num_weights(shape: ModelShape, classifier: bool) -> int:
         return shape.num_body + shape.hidden_size if classifier else shape.num_parameters
 
-    def _training(self, name: str, *, classifier: bool = False) -> list[Part]:
-        """Weights, gradients, optimiser and activations of a model that trains."""
+    def _training(
+        self, name: str, section: Training, *, classifier: bool = False, over: str | None = None
+    ) -> list[Part]:
+        """Weights, gradients, optimiser and activations of a model that trains; with ``over``, on another's weights."""
         shape, width = self.shape, self._width(self.config.model)
         if isinstance(shape, str):
             return [Part(name, what, None, shape) for what in ("weights", "gradients", "optimiser", "activations")]
-        num_weights = self._num_weights(shape, classifier)
-        copies = 2 if width == FLOAT32 else 3
+        parts = [self._weights(name, classifier=classifier, over=over)]
+        num_trained, copies = self._num_weights(shape, classifier), 2 if width == FLOAT32 else 3
+        if section.lora is not None:
+            num_trained, width, copies = self._num_trained(shape, section.lora, classifier), FLOAT32, 2
+            parts.append(Part(name, "adapters", num_trained * FLOAT32))
         return [
-            Part(name, "weights", num_weights * width),
-            Part(name, "gradients", num_weights * width),
-            Part(name, "optimiser", num_weights * copies * FLOAT32),
-            Part(name, "activations", self._activations(shape, classifier), "an estimate, at most"),
+            *parts,
+            Part(name, "gradients", num_trained * width),
+            Part(name, "optimiser", num_trained * copies * FLOAT32),
+            Part(name, "activations", self._activations(shape, section, classifier), "an estimate, at most"),
         ]
 
-    def _activations(self, shape: ModelShape, classifier: bool) -> int:
+    def _activations(self, shape: ModelShape, section: Training, classifier: bool) -> int:
         """What a forward pass of the most tokens keeps for its backward pass; the logits thrice, in float32."""
-        head = 0 if classifier else 3 * FLOAT32 * min(LOGITS, TOKENS_PER_FORWARD * shape.vocabulary)
+        tokens = section.tokens_per_forward
+        head = 0 if classifier else 3 * FLOAT32 * min(LOGITS, tokens * shape.vocabulary)
         width, attended = self._width(self.config.model), shape.num_heads * shape.head_size
         layer = 4 * shape.hidden_size + 8 * attended + 4 * shape.intermediate_size
         kept = layer * shape.num_layers
-        return TOKENS_PER_FORWARD * kept * width + head
+        if section.gradient_checkpointing:
+            kept = layer + shape.hidden_size * shape.num_layers
+        return tokens * kept * width + head
 
     def _cache(self, name: str, rows: int, new_tokens: int) -> Part:
         shape = self.shape
@@ -265,4 +310,9 @@ def _shape(name: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> 
         int(config.get("head_dim") or hidden // num_heads),
         int(config.get("max_position_embeddings", config.get("n_positions", 0)) or 1_000_000),
         int(config["vocab_size"]),
+        tuple(
+            (key.split(".")[-2], sum(shape))
+            for key, shape in tensors.items()
+            if len(shape) == 2 and key.endswith(".weight") and any(part.isdigit() for part in key.split("."))
+        ),
     )

@@ -43,6 +43,7 @@ from charter.store.whole import reopen
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
+from charter.training.lora import check_lora
 from charter.training.trl_trainer import check_engine
 
 
@@ -56,6 +57,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
 
     check_tracker(config.tracker)
     check_engine(config)
+    check_lora(config)
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
@@ -207,7 +209,7 @@ class Pipeline:
                 trl=self._trl("sft"),
             )
 
-        reads = {"config": config.sft.model_dump(), "rounds": rounds, "revise": self._keys["1-revise"]}
+        reads = {"config": config.sft.settings(), "rounds": rounds, "revise": self._keys["1-revise"]}
         self._stage(name, {**reads, **self._engine("sft")}, work, trains=True)
 
     def _sample(self) -> None:

@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.training.tiny import END, Tokens, draw_ids, make_model
 
-from charter.config import DpoConfig, PolicyConfig, RewardConfig, SftConfig
+from charter.config import DpoConfig, LoraConfig, PolicyConfig, RewardConfig, SftConfig
 from charter.store.jsonl import write_json
 from charter.training import distributed
 from charter.training.dpo import train_dpo
 from charter.training.grpo import Callbacks, EncodedPrompt, train_grpo
 from charter.training.launch import RESULT, watch_parent
+from charter.training.lora import adapted
 from charter.training.ppo import train_ppo
 from charter.training.reward import EncodedPair, reward_model_from_policy, train_reward
 from charter.training.sft import train_sft
@@ -32,6 +33,7 @@ POLICY = {
     "group_size": 4,
     "max_new_tokens": 6,
     "updates_per_rollout": 2,
+    "tokens_per_forward": 60,
     "learning_rate": 1e-3,
 }
 
@@ -65,9 +67,8 @@ def train(loop, folder, on_step=None):
             train_sft(
                 model,
                 examples,
-                SftConfig(batch_size=8, epochs=3, **STEPS),
+                SftConfig(batch_size=8, epochs=3, tokens_per_forward=40, **STEPS),
                 on_step=tell,
-                tokens_per_forward=40,
                 **common,
             )
         case "reward":
@@ -75,21 +76,24 @@ def train(loop, folder, on_step=None):
             train_reward(
                 model,
                 pairs(),
-                RewardConfig(batch_size=8, epochs=2, **STEPS),
+                RewardConfig(batch_size=8, epochs=2, tokens_per_forward=40, **STEPS),
                 on_step=tell,
-                tokens_per_forward=40,
                 **common,
             )
         case "dpo":
             train_dpo(model, make_model(), pairs(), DpoConfig(batch_size=8, epochs=2, **STEPS), on_step=tell, **common)
         case "grpo":
-            train_grpo(
-                model, make_model(), rewards, prompts, PolicyConfig(**POLICY), tokens_per_forward=60, **of_policy
-            )
+            train_grpo(model, make_model(), rewards, prompts, PolicyConfig(**POLICY), **of_policy)
         case "ppo":
             value = reward_model_from_policy(make_model(seed=3), Tokens)
             config = PolicyConfig(algorithm="ppo", **POLICY)
-            train_ppo(model, make_model(), value, rewards, prompts, config, tokens_per_forward=60, **of_policy)
+            train_ppo(model, make_model(), value, rewards, prompts, config, **of_policy)
+        case "lora":
+            base = reward_model_from_policy(reference := make_model(), Tokens, shared=True)
+            lora = LoraConfig(rank=4)
+            model, value = adapted(reference, lora, seed=0), adapted(base, lora, seed=0)
+            config = PolicyConfig(algorithm="ppo", lora=lora, **{**POLICY, "learning_rate": 1e-2})
+            train_ppo(model, reference, value, rewards, prompts, config, **of_policy)
     return {
         "rows": rows,
         "weights": {name: float(p.detach().double().square().sum()) for name, p in model.named_parameters()},

@@ -53,6 +53,14 @@ def test_two_processes_find_what_one_does(sharding, starter, alone, tmp_path):
         assert_alike(found, alone, loop)
 
 
+def test_two_processes_train_the_same_adapters(tmp_path):
+    pytest.importorskip("peft", reason="PEFT is not installed")
+    alone = {"lora": json.loads(json.dumps(ranks.train("lora", tmp_path / "alone")))}
+    found, _ = together(tmp_path / "together", "ddp", "lora")
+    assert_alike(found, alone, "lora")
+    assert any("lora_B" in name and size > 0 for name, size in found["lora"]["weights"].items())
+
+
 def test_a_killed_process_is_replaced_and_the_curve_is_the_same(alone, tmp_path):
     found, told = together(tmp_path, "fsdp", "sft", "5")
     assert len(told) == 1 and "SIGKILL" in told[0]

@@ -46,11 +46,13 @@ from charter.config.run import (
 from charter.config.scale import ScaleConfig
 from charter.config.training import (
     DpoConfig,
+    LoraConfig,
     MonitorConfig,
     PolicyConfig,
     RewardConfig,
     RewardSource,
     SftConfig,
+    Training,
     TrlConfig,
 )
 
@@ -71,6 +73,7 @@ __all__ = [
     "HumanConfig",
     "LabelConfig",
     "LabelerConfig",
+    "LoraConfig",
     "MemberConfig",
     "ModelConfig",
     "MonitorConfig",
@@ -90,5 +93,6 @@ __all__ = [
     "WinsConfig",
     "SoftLabels",
     "Source",
+    "Training",
     "labeler_models",
 ]

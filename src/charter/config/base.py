@@ -17,11 +17,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     later: ClassVar[frozenset[str]] = frozenset()
     """Settings that came after the first release: at their default they are no part of what identifies a run."""
+    knobs: ClassVar[frozenset[str]] = frozenset()
+    """Settings that trade memory for time and change no result by more than rounding: a run may be resumed with others."""
 
     def settings(self) -> dict[str, Any]:
         """What identifies the section, as JSON, so that a setting that came later leaves runs that don't use it alone."""
         unused = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].get_default()}
-        return self.model_dump(mode="json", exclude=unused)
+        return self.model_dump(mode="json", exclude=unused | self.knobs)
 
 
 class PromptsConfig(Section):

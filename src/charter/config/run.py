@@ -115,6 +115,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_go_with_the_rest(self) -> RunConfig:
+        sections = {"sft": self.sft, "reward": self.reward, "policy": self.policy, "dpo": self.dpo}
+        for name in (name for name, section in sections.items() if section.lora is not None):
+            if self.engine == "trl":
+                raise ValueError(f"engine trl trains whole models here: leave {name}.lora out, or leave engine out")
+            if self.scale.sharding == "fsdp":
+                raise ValueError(
+                    f"fsdp splits models that train whole: leave {name}.lora out, or write scale.sharding: ddp"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _labeler_is_not_the_judge(self) -> RunConfig:
         judge = self.evaluate.judge
         if judge is not None and judge.source in [model.source for model in labeler_models(self.label.labeler)]:

@@ -10,7 +10,30 @@ from charter.config.base import Count, Probability, Section, Source
 from charter.config.labelers import CheckerConfig, DirectConfig
 
 
-class SftConfig(Section):
+class LoraConfig(Section):
+    """Train small matrices beside the frozen ones (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
+
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The matrices count alpha / rank times."""
+    targets: Annotated[tuple[Source, ...], Field(min_length=1)] | None = None
+    """Names of the linear layers that get them, as [q_proj, v_proj]; None: all but the output head."""
+
+
+class Training(Section):
+    """What every section of training has."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"lora"})
+    knobs: ClassVar[frozenset[str]] = frozenset({"tokens_per_forward", "gradient_checkpointing"})
+    lora: LoraConfig | None = None
+    """Train adapters on the frozen model instead of all its weights; wants about ten times the learning rate."""
+    tokens_per_forward: Count = 8192
+    """Memory against speed: the most tokens, padding among them, that are computed at once. The gradient is the same."""
+    gradient_checkpointing: bool = False
+    """Memory against speed: forget what the layers computed, and compute it again for the gradient, which is the same."""
+
+
+class SftConfig(Training):
     rounds: Literal["all", "last"] = "all"
     """Train on revisions of all rounds (the paper) or only on the last."""
     num_helpful: Annotated[int, Field(ge=0)] = 0
@@ -24,8 +47,8 @@ class SftConfig(Section):
     checkpoint_every: Count = 50
 
 
-class RewardConfig(Section):
-    later: ClassVar[frozenset[str]] = frozenset({"ensemble"})
+class RewardConfig(Training):
+    later: ClassVar[frozenset[str]] = Training.later | {"ensemble"}
     epochs: Count = 1
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
@@ -38,7 +61,7 @@ class RewardConfig(Section):
     """Reward models to train: the first on all prompts, the others on prompts drawn with replacement, in an order of their own."""
 
 
-class DpoConfig(Section):
+class DpoConfig(Training):
     """Direct preference optimisation: reinforcement learning's alternative, straight from the preference pairs.
 
     Used where ``policy.algorithm`` is dpo; of ``policy`` only ``initialise_from`` is read then.
@@ -116,10 +139,10 @@ class MonitorConfig(Section):
     """Standard errors by which reward must have risen and the holdout fallen."""
 
 
-class PolicyConfig(Section):
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution"}
-    )
+class PolicyConfig(Training):
+    later: ClassVar[frozenset[str]] = Training.later | {
+        "reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution",
+    }  # fmt: skip
     algorithm: Literal["grpo", "rloo", "ppo", "dpo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model; dpo: no
     reinforcement learning, but the section ``dpo``."""

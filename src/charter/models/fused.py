@@ -2,7 +2,8 @@
 
 Projections that read the same input are one matrix, and there is no Python between them but what the maths needs: small
 models spend half of a Transformers forward on that. ``fuse`` refuses whatever it doesn't know to the letter (other
-architectures, rope scaling, biases, sliding windows, adapters, quantised weights); callers then use the model itself.
+architectures, rope scaling, biases, sliding windows, quantised weights); callers then use the model itself. Adapters are added
+to the weights, but not where a gradient is wanted (theirs alone is), nor in bfloat16 (small ones would round to nothing).
 
 Axes: B = rows, L = tokens, D = head size, V = vocabulary; H = query heads, K = key-value heads.
 """
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from charter.models.adapters import added_up, can_be_added, is_adapter_layer
 
 MAX_PARAMETERS = 400_000_000  # fusing copies the weights; larger models gain little from it
 KNOWN = tuple(
@@ -64,12 +67,12 @@ class Fused:
             head_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
         return _Layer(
             layer.input_layernorm.weight,
-            torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
+            torch.cat([_weight(attention.q_proj), _weight(attention.k_proj), _weight(attention.v_proj)]),
             head_norm,
-            attention.o_proj.weight,
+            _weight(attention.o_proj),
             layer.post_attention_layernorm.weight,
-            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-            mlp.down_proj.weight,
+            torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]),
+            _weight(mlp.down_proj),
         )
 
     def hidden(self, ids_BL: Tensor, positions_BL: Tensor, attend: Attend, read_R: Tensor | None = None) -> Tensor:
@@ -121,6 +124,17 @@ class Fused:
         return cos[:, :, None].to(self.dtype), sin[:, :, None].to(self.dtype)
 
 
+def _weight(linear: Any) -> Tensor:
+    weight: Tensor = added_up(linear) if is_adapter_layer(linear) else linear.weight
+    return weight
+
+
+def _is_plain(linear: Any) -> bool:
+    if is_adapter_layer(linear):
+        return not torch.is_grad_enabled() and can_be_added(linear)
+    return type(linear) is torch.nn.Linear and linear.bias is None
+
+
 def _head(model: Any) -> Any:
     return model.lm_head if hasattr(model, "lm_head") else model.score
 
@@ -146,9 +160,9 @@ def _is_known(model: Any) -> bool:
         and not windowed
         and config.hidden_act == "silu"
         and len(linears) == 7 * len(model.model.layers)
-        and all(type(m) is torch.nn.Linear and m.bias is None for m in linears)
+        and all(map(_is_plain, linears))
         and type(_head(model)) is torch.nn.Linear
         and _head(model).bias is None
-        and len({(p.dtype, p.device) for p in model.parameters()}) == 1
+        and len({(p.dtype, p.device) for p in model.parameters()}) == 1  # adapters beside bfloat16 are float32
         and next(model.parameters()).dtype in (torch.float32, torch.float64, torch.bfloat16)
     )

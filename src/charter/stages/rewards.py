@@ -146,7 +146,10 @@ def rewards_of(
     names = [name_of(part.by) for part in parts]
     for place, part in enumerate(parts):
         if isinstance(part.by, Path):
-            reward_model, *others = [load_reward_model(path, policy.model) for path in (part.by, *part.members)]
+            reward_model, *others = [
+                load_reward_model(path, policy.model, base=policy if config.lora else None)
+                for path in (part.by, *part.members)
+            ]
             scores = scores_of_ensemble([reward_model, *others], policy)
         else:
             scores = scores_of(part.by, policy, prompts)

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from charter.config import ModelConfig
+from charter.config import LoraConfig, ModelConfig
 from charter.errors import ModelError
+from charter.models.adapters import is_adapted, merged
 from charter.models.endpoint import EndpointModel, is_endpoint
 from charter.models.load import load_model
 from charter.models.local import LocalModel
@@ -22,6 +23,8 @@ from charter.progress import Progress
 from charter.safe_text import safe_text
 from charter.training.checkpoint import check_finite
 from charter.training.distributed import is_main
+from charter.training.lora import adapted, fits, load_adapter, save_adapter
+from charter.training.reward import reward_model_from_policy
 
 Load = Callable[[ModelConfig], AbstractContextManager[LocalModel]]
 """Loads a model for the length of a ``with`` block."""
@@ -58,6 +61,7 @@ def print_notice(line: str) -> None:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer; the folder appears whole or not at all.
 
+    Adapters are added to the weights: any Transformers loads the folder.
     Of several processes that hold the same model one writes.
 
     Raises:
@@ -66,6 +70,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     if not is_main():
         return
     check_finite(model.state_dict(), f"{folder} isn't written")
+    if is_adapted(model):
+        model = merged(model)
     draft = folder.with_name(f".draft-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(draft, safe_serialization=True)
@@ -74,14 +80,42 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     draft.rename(folder)
 
 
-def load_reward_model(folder: Path, like: Any) -> Any:
+@contextmanager
+def referred(policy: LocalModel, start: ModelConfig, load: Load, lora: LoraConfig | None, seed: int) -> Iterator[Any]:
+    """The frozen model that the policy starts from.
+
+    With LoRA it is the model that is there; what trains in its place, ``policy.model``, has the same weights and adapters.
+    """
+    if lora is None:
+        with load(start) as reference:
+            yield reference.model.requires_grad_(False)
+    else:
+        reference_model = policy.model
+        policy.model = adapted(reference_model, lora, seed)
+        yield reference_model
+
+
+def save_trained(model: Any, base: LocalModel, folder: Path) -> None:
+    """Write ``folder``/model and, where adapters were trained on the model ``base``, ``folder``/adapter."""
+    if is_adapted(model):
+        save_adapter(model, folder / "adapter", base)
+    save_model(model, base.tokenizer, folder / "model")
+
+
+def load_reward_model(folder: Path, like: Any, *, base: LocalModel | None = None) -> Any:
     """A saved reward model, on the device and in the precision of the model ``like``.
+
+    Args:
+        base: the reward model is but an adapter and a head over its weights, where it was trained as that.
 
     Raises:
         ModelError: it isn't there, or isn't a sequence classifier with one output.
     """
     from transformers import AutoModelForSequenceClassification
 
+    adapter = folder.with_name("adapter")
+    if base is not None and fits(adapter, base):
+        return load_adapter(reward_model_from_policy(base.model, base.tokenizer, shared=True), adapter)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=like.dtype, trust_remote_code=False, use_safetensors=True

@@ -19,7 +19,7 @@ from typing import Any
 from charter.config import DpoConfig, ModelConfig
 from charter.progress import Progress
 from charter.records import PreferencePair
-from charter.stages.saved import Load, save_model, step_reporter
+from charter.stages.saved import Load, referred, save_model, save_trained, step_reporter
 from charter.stages.train_reward import encode_pairs, split_by_prompt
 from charter.training.dpo import train_dpo
 
@@ -45,8 +45,7 @@ def run(
     Raises:
         DataError: too few prompts to train and hold out.
     """
-    with load(start) as policy, load(start) as reference:
-        reference.model.requires_grad_(False)
+    with load(start) as policy, referred(policy, start, load, config.lora, seed) as reference:
         encoded, fitting = encode_pairs(policy, preferences)
         train, held_out = split_by_prompt(fitting, holdout_fraction, seed)
 
@@ -56,7 +55,7 @@ def run(
         num_steps = config.epochs * -(-len(train) // config.batch_size)
         trained = train_dpo(
             policy.model,
-            reference.model,
+            reference,
             [encoded[pair.id] for pair in train],
             config,
             seed=seed,
@@ -64,6 +63,6 @@ def run(
             on_step=step_reporter(progress, f"{STAGE}: training", num_steps, "loss"),
             on_checkpoint=save_step,
         )
-        save_model(policy.model, policy.tokenizer, folder / "model")
+        save_trained(policy.model, policy, folder)
     num_too_long = len(preferences) - len(fitting)
     return {"num_train": len(train), "num_held_out": len(held_out), "num_too_long": num_too_long, **trained}

@@ -2,7 +2,7 @@
 
 reads   prompts; SL-CAI (or the helpful model) as policy and frozen reference; 5-reward/model, a check, a labeler's scores
         (stages/rewards.py)
-writes  model/               Hugging Face folder of the trained policy
+writes  model/               Hugging Face folder of the trained policy; with LoRA adapter/ too, PEFT's folder
         checkpoints/step-N/  the policy on the way, Hugging Face folders too
         metrics.jsonl        one row per update
         warnings.jsonl, holdout.jsonl   what went wrong on the way (stages/watch.py)
@@ -22,20 +22,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from charter.config import ModelConfig, PolicyConfig
+from charter.config import LoraConfig, ModelConfig, PolicyConfig
 from charter.errors import DataError
+from charter.models.adapters import is_adapted
 from charter.models.local import LocalModel
 from charter.phrases import refusal_rates
 from charter.progress import Progress
 from charter.records import Prompt
 from charter.stages.readings import Reader
 from charter.stages.rewards import RewardPart, name_of, rewards_of
-from charter.stages.saved import Load, save_model, step_reporter
+from charter.stages.saved import Load, referred, save_model, save_trained, step_reporter
 from charter.stages.watch import PolicyWatch
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training import trl_engine
 from charter.training.distributed import is_main
 from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
+from charter.training.lora import adapted, own_copy
 from charter.training.ppo import train_ppo, value_model_from
 from charter.training.reward import reward_model_from_policy
 
@@ -93,21 +95,27 @@ def run(
         if trl is not None:  # TRL loads the reference itself
             trained = trl_engine.train_grpo(policy.model, policy.tokenizer, rewards, fitting, config, trl, **settings)
         else:
-            with load(start) as reference:
-                reference.model.requires_grad_(False)
-                models = [policy.model, reference.model]
-                if config.algorithm == "ppo":
-                    models.append(_value_model(reward_model, policy))
+            value_model = _value_model(reward_model, policy, config.lora, seed) if config.algorithm == "ppo" else None
+            with referred(policy, start, load, config.lora, seed) as reference:
+                models = [policy.model, reference, *([] if value_model is None else [value_model])]
                 train: Callable[..., dict[str, Any]] = train_ppo if config.algorithm == "ppo" else train_grpo
                 trained = train(*models, rewards, fitting, config, **settings)
-        save_model(policy.model, policy.tokenizer, folder / "model")
+        save_trained(policy.model, policy, folder)
     counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
     return {**trained, **counts, "warnings": watch.warnings, "reward": ", ".join(name_of(part.by) for part in reward)}
 
 
-def _value_model(reward_model: Any, policy: LocalModel) -> Any:
-    """PPO's value model starts as the reward model, or else as the policy with a new head."""
-    return value_model_from(reward_model or reward_model_from_policy(policy.model, policy.tokenizer))
+def _value_model(reward_model: Any, policy: LocalModel, lora: LoraConfig | None, seed: int) -> Any:
+    """PPO's value model starts as the reward model, or else as the policy with a new head.
+
+    With LoRA it goes on from the reward model's adapter, where that has one, or else gets one over its weights.
+    """
+    if lora is None:
+        return value_model_from(reward_model or reward_model_from_policy(policy.model, policy.tokenizer))
+    if reward_model is not None and is_adapted(reward_model):
+        return own_copy(reward_model)
+    base = reward_model or reward_model_from_policy(policy.model, policy.tokenizer, shared=True)
+    return adapted(base, lora, seed)
 
 
 class RolloutRecorder:

@@ -3,6 +3,7 @@
 reads   4-label/preferences.jsonl   PreferencePair; SL-CAI or the helpful model to start from
 writes  members/N/        with reward.ensemble: model/ and metrics.jsonl of the second member and those after it
         model/            Hugging Face sequence classifier with one output; metrics.jsonl; checkpoints while it trains
+        adapter/          with LoRA: adapter and head, PEFT's folder
         held_out.jsonl    {id, prompt_id, p_a, margin}: the reward model on pairs that it never saw; with an ensemble also
                           member_margins, of which the first is margin
 
@@ -28,7 +29,7 @@ from charter.stages.baselines import agreement, baselines
 from charter.stages.inputs import source_hash
 from charter.stages.keyed import do_stage
 from charter.stages.readings import Gold
-from charter.stages.saved import Load, loaded, save_model, step_reporter
+from charter.stages.saved import Load, loaded, save_trained, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.statistics import calibration, proportion, unknown
 from charter.store.folder import RunFolder
@@ -36,6 +37,7 @@ from charter.store.hashing import hash_json
 from charter.store.jsonl import write_json, write_jsonl
 from charter.training import trl_engine
 from charter.training.distributed import is_main
+from charter.training.lora import adapted
 from charter.training.reward import EncodedPair, reward_model_from_policy, score, train_reward
 
 STAGE = "reward"
@@ -103,7 +105,9 @@ def _train_one(
     trl: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], list[float]]:
     """Train a reward model into ``folder/model``; return what training tells, and its margins on held-out pairs."""
-    reward_model = reward_model_from_policy(model.model, model.tokenizer)
+    reward_model = reward_model_from_policy(model.model, model.tokenizer, shared=config.lora is not None)
+    if config.lora is not None:
+        reward_model = adapted(reward_model, config.lora, seed)
     model.free()  # of the policy only the tokenizer is needed from here on
     num_steps = config.epochs * -(-len(pairs) // config.batch_size)
     on_step = step_reporter(progress, f"{label}: training", num_steps, "loss")
@@ -115,7 +119,7 @@ def _train_one(
         )
         if trained["num_ties"]:
             progress.say(f"{label}: {trained['num_ties']} ties left out, since TRL knows hard labels alone")
-    save_model(reward_model, model.tokenizer, folder / "model")
+    save_trained(reward_model, model, folder)
     return trained, reward_margins(reward_model, held_out)
 
 

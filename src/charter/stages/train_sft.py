@@ -4,7 +4,7 @@ reads   1-revise/revisions.jsonl   RevisionChain
         prompts, the helpful model; ``sft.helpful_data`` where it is named
 writes  helpful.jsonl   {prompt, response, truncated, num_tokens}: unrevised answers (the unit of resuming)
         dataset.jsonl   {prompt, completion, source}: what was trained on, in the form that TRL reads
-        model/          Hugging Face folder; metrics.jsonl; checkpoints while it trains
+        model/          Hugging Face folder; metrics.jsonl; checkpoints while it trains; with LoRA adapter/ too, PEFT's folder
 
 Bai et al. 2022 (arXiv:2212.08073), section 3.2: revisions of all rounds, mixed with helpful answers so that the model
 doesn't forget how to help. Departures: revisions unfit to train on are dropped (stages/filters.py); an answer to a
@@ -27,11 +27,12 @@ from charter.progress import Progress
 from charter.records import Conversation, Message, Prompt, RevisionChain
 from charter.stages.chunks import append_in_chunks, num_tokens
 from charter.stages.filters import fit_revisions
-from charter.stages.saved import Load, save_model, step_reporter
+from charter.stages.saved import Load, save_trained, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.store.jsonl import read_rows, write_jsonl
 from charter.training import trl_engine
 from charter.training.distributed import barrier, is_main
+from charter.training.lora import adapted
 from charter.training.sft import train_sft
 
 STAGE = "sft"
@@ -87,13 +88,15 @@ def run(
             )
         num_steps = config.epochs * -(-len(fitting) // config.batch_size)
         on_step = step_reporter(progress, f"{STAGE}: training", num_steps, "loss")
+        if config.lora is not None:
+            model.model = adapted(model.model, config.lora, seed)
         if trl is None:
             trained = train_sft(model.model, fitting, config, seed=seed, folder=folder, on_step=on_step)
         else:
             trained = trl_engine.train_sft(
                 model.model, model.tokenizer, fitting, config, trl, seed=seed, folder=folder, on_step=on_step
             )
-        save_model(model.model, model.tokenizer, folder / "model")
+        save_trained(model.model, model, folder)
     num_too_long = len(encoded) - len(fitting)
     trained["num_tokens"] += sampled_tokens
     return {**counts, "num_too_long": num_too_long, **trained}

@@ -21,7 +21,7 @@ from charter.objectives.dpo import dpo_nll
 from charter.training import distributed
 from charter.training.batching import Checkpoint, Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, disable_dropout, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
+from charter.training.packing import PackedRow, response_logprobs
 from charter.training.reward import EncodedPair
 
 
@@ -35,7 +35,6 @@ def train_dpo(
     folder: Path,
     on_step: Step | None = None,
     on_checkpoint: Checkpoint | None = None,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``policy`` in place.
 
@@ -51,16 +50,17 @@ def train_dpo(
     """
     disable_dropout(policy)
     rows = [pair.row for pair in pairs]
-    reference_B2 = reference_logprobs(reference, rows, tokens_per_forward)
+    reference_B2 = reference_logprobs(reference, rows, config.tokens_per_forward)
     batches = shuffled_batches(len(pairs), config.batch_size, config.epochs, f"{seed}/dpo")
     trainer = Trainer(
         policy, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
-        settings=["dpo", config.model_dump(mode="json"), seed, fingerprint([astuple(pair) for pair in pairs])],
+        settings=["dpo", config.settings(), seed, fingerprint([astuple(pair) for pair in pairs])],
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
 
     def accumulate(indices: list[int]) -> dict[str, float]:
         chosen = [pairs[i] for i in indices]
-        return accumulate_dpo(trainer.model, chosen, reference_B2[indices], config.beta, tokens_per_forward)
+        return accumulate_dpo(trainer.model, chosen, reference_B2[indices], config.beta, config.tokens_per_forward)
 
     return train_on_batches(
         trainer, batches, accumulate,

@@ -55,13 +55,11 @@ def train_grpo(
     folder: Path,
     stop_ids: Sequence[int],
     callbacks: Callbacks | None = None,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``policy`` in place.
 
     Args:
         folder: gets metrics.jsonl (a row per step), and checkpoints while it trains.
-        tokens_per_forward: memory against speed; the gradient is the same.
 
     Returns:
         num_steps, num_tokens, kl (nats per response, k1, of the last step), stopped_by ("steps" or "kl_budget").
@@ -76,8 +74,9 @@ def train_grpo(
         policy, folder, num_steps=config.steps * config.updates_per_rollout, learning_rate=config.learning_rate,
         warmup_fraction=config.warmup_fraction, decay=False,
         settings=["policy", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
-    update = GroupUpdate(trainer.model, reference, config, tokens_per_forward)
+    update = GroupUpdate(trainer.model, reference, config, config.tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
     return loop.run(trainer)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charter.errors import TrainingError
+from charter.errors import ConfigError, TrainingError
 from charter.store.hashing import hash_json
 from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
 from charter.training import distributed
@@ -41,8 +41,11 @@ class Trainer:
         warmup_fraction: float,
         settings: Any,
         decay: bool = True,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """``settings``: JSON of all that the run depends on; a checkpoint of other settings is refused."""
+        if gradient_checkpointing:
+            checkpoint_layers(model)
         self.model, self.num_steps, self.decay = distributed.sharded(model), num_steps, decay
         self._whole = dict(model.named_parameters())
         self._rate = learning_rate
@@ -131,6 +134,22 @@ class Trainer:
             write_jsonl(self._metrics, [r for r in rows if r.get("num_updates", r["step"]) <= self.step])
         distributed.barrier()
         return [row for _, row in read_rows(self._metrics)] if self._metrics.exists() else []
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Have each layer forget what it computed, and compute it again in the backward pass.
+
+    Raises:
+        ConfigError: the model can't.
+    """
+    parts: list[Any] = list(model.values()) if isinstance(model, torch.nn.ModuleDict) else [model]
+    for part in parts:
+        # older Transformers know it by the second name alone
+        enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+        try:
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ConfigError(f"gradient_checkpointing: {type(part).__name__} has none: leave it out") from error
 
 
 def _full_precision(parameter: Tensor) -> Tensor:

@@ -73,7 +73,6 @@ def train_ppo(
     folder: Path,
     stop_ids: Sequence[int],
     callbacks: Callbacks | None = None,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``policy`` and ``value_model`` in place; see ``train_grpo`` for the rest.
 
@@ -87,9 +86,10 @@ def train_ppo(
         num_steps=config.steps * config.updates_per_rollout, learning_rate=config.learning_rate,
         warmup_fraction=config.warmup_fraction, decay=False,
         settings=["ppo", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
     models = trainer.model
-    update = ActorCriticUpdate(models["policy"], reference, models["value"], config, tokens_per_forward)
+    update = ActorCriticUpdate(models["policy"], reference, models["value"], config, config.tokens_per_forward)
     loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
     return loop.run(trainer)
 

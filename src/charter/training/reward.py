@@ -18,11 +18,12 @@ from torch import Tensor
 
 from charter.config import RewardConfig
 from charter.errors import ModelError
+from charter.models.adapters import sharing_copy
 from charter.objectives.bradley_terry import bradley_terry_nll, centering_penalty
 from charter.training import distributed
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, hidden_at_ends, prepared, rows_by_tokens
+from charter.training.packing import PackedRow, hidden_at_ends, prepared, rows_by_tokens
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class EncodedPair:
         return PackedRow(self.prompt_ids, [self.a_ids, self.b_ids])
 
 
-def reward_model_from_policy(policy: Any, tokenizer: Any) -> Any:
+def reward_model_from_policy(policy: Any, tokenizer: Any, *, shared: bool = False) -> Any:
     """A sequence classifier with the policy's body and a zero head: it starts with no opinion.
+
+    Args:
+        shared: over the policy's very weights, not a copy of them.
 
     Raises:
         ModelError: Transformers has no sequence classifier for this architecture.
@@ -52,14 +56,19 @@ def reward_model_from_policy(policy: Any, tokenizer: Any) -> Any:
     config.num_labels = 1
     config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     try:
-        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.device("meta" if shared else "cpu"):
+            model = AutoModelForSequenceClassification.from_config(config)
     except ValueError as error:
         raise ModelError(
             f"no sequence classifier exists for {config.model_type!r} in Transformers; start the reward model from another model"
         ) from error
-    model.base_model.load_state_dict(policy.base_model.state_dict())
     parameter = next(policy.parameters())
-    model = model.to(device=parameter.device, dtype=parameter.dtype)
+    if shared:
+        setattr(model, model.base_model_prefix, sharing_copy(policy.base_model))
+        score_head(model).to_empty(device=parameter.device).to(parameter.dtype)
+    else:
+        model.base_model.load_state_dict(policy.base_model.state_dict())
+        model = model.to(device=parameter.device, dtype=parameter.dtype)
     torch.nn.init.zeros_(score_head(model).weight)
     return model.eval()
 
@@ -106,13 +115,11 @@ def train_reward(
     seed: int,
     folder: Path,
     on_step: Step | None = None,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``model`` in place with the Bradley-Terry loss.
 
     Args:
         folder: gets metrics.jsonl, and checkpoints while it trains.
-        tokens_per_forward: memory against speed; the gradient is the same.
 
     Returns:
         num_steps, num_tokens, loss (nats per pair, over the last tenth of the steps).
@@ -124,12 +131,13 @@ def train_reward(
     trainer = Trainer(
         model, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
         settings=["reward", config.settings(), seed, fingerprint([astuple(pair) for pair in pairs])],
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
     return train_on_batches(
         trainer,
         batches,
         lambda indices: accumulate_reward(
-            trainer.model, [pairs[i] for i in indices], config.centering_coef, tokens_per_forward
+            trainer.model, [pairs[i] for i in indices], config.centering_coef, config.tokens_per_forward
         ),
         checkpoint_every=config.checkpoint_every,
         on_step=on_step,

@@ -15,7 +15,7 @@ from charter.objectives.sft import sft_loss
 from charter.training import distributed
 from charter.training.batching import Step, shuffled_batches, train_on_batches
 from charter.training.optimise import Trainer, fingerprint
-from charter.training.packing import TOKENS_PER_FORWARD, PackedRow, response_logprobs
+from charter.training.packing import PackedRow, response_logprobs
 
 
 def train_sft(
@@ -26,14 +26,12 @@ def train_sft(
     seed: int,
     folder: Path,
     on_step: Step | None = None,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
 ) -> dict[str, Any]:
     """Train ``model`` in place.
 
     Args:
         examples: (prompt ids, response ids with the end of turn), shuffled anew each epoch by ``seed``.
         folder: gets metrics.jsonl, and checkpoints while it trains.
-        tokens_per_forward: memory against speed; the gradient is the same.
 
     Returns:
         num_steps, num_tokens (all epochs), loss (mean over the last tenth of the steps, nats per token).
@@ -45,12 +43,13 @@ def train_sft(
     batches = shuffled_batches(len(rows), config.batch_size, config.epochs, f"{seed}/sft")
     trainer = Trainer(
         model, folder, num_steps=len(batches), learning_rate=config.learning_rate, warmup_fraction=config.warmup_fraction,
-        settings=["sft", config.model_dump(mode="json"), seed, fingerprint(examples)],
+        settings=["sft", config.settings(), seed, fingerprint(examples)],
+        gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
     return train_on_batches(
         trainer,
         batches,
-        lambda indices: accumulate_sft(trainer.model, [rows[i] for i in indices], tokens_per_forward),
+        lambda indices: accumulate_sft(trainer.model, [rows[i] for i in indices], config.tokens_per_forward),
         checkpoint_every=config.checkpoint_every,
         on_step=on_step,
     )

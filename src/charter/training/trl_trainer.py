@@ -92,7 +92,7 @@ def shared(model: Any, config: SftConfig | RewardConfig | PolicyConfig, num_step
         "adam_beta2": BETAS[1],
         "weight_decay": 0.0,
         "max_grad_norm": MAX_GRAD_NORM,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": config.gradient_checkpointing,
         "bf16": next(model.parameters()).dtype == torch.bfloat16,
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 
 from charter.config import ModelConfig, RunConfig
 from charter.labelers.make import make_labeler
-from charter.labelers.recorded import RecordedModel
 from charter.memory import memory_plan
 from charter.models.local import LocalModel
 from charter.progress import Progress
@@ -30,11 +29,10 @@ from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash, remember
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
-from charter.stages.readings import GoldReader, JudgeReader, NoReader, Reader
+from charter.stages.readers import holdout, open_reader
 from charter.stages.rewards import open_parts
-from charter.stages.saved import loaded, opened
+from charter.stages.saved import loaded
 from charter.stages.seeds import shuffled
-from charter.stages.watch import holdout
 from charter.stages.wins import judge_wins
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
@@ -146,18 +144,16 @@ class Pipeline:
         """The training prompts in an order of the stage's own."""
         return shuffled(self._inputs.prompts, self._config.seed, stage, "prompts")[:limit]
 
+    def _spread(self, task: dict[str, Any] | None) -> AbstractContextManager[Execute | None]:
+        return fan_out.spread(self._config.scale, task, self._config.num_threads or 1)
+
     @contextmanager
     def _generating(
         self, config: ModelConfig, task: dict[str, Any]
     ) -> Iterator[tuple[LocalModel | None, Execute | None]]:
         """The model, or where generation fans out, those who have it."""
-        scale = self._config.scale
-        if scale.fan_out == "local":
-            with loaded(config) as model:
-                yield model, None
-        else:
-            with fan_out.ray_workers(scale, task, self._config.num_threads or 1) as execute:
-                yield None, execute
+        with self._spread(task) as execute, nullcontext() if execute else loaded(config) as model:
+            yield model, execute
 
     def _revise(self) -> None:
         config, inputs = self._config, self._inputs
@@ -237,7 +233,8 @@ class Pipeline:
         config, inputs = self._config.label, self._inputs
 
         def work(path: Path) -> dict[str, Any]:
-            with LabelerModels(self._ledger) as models:
+            task = fan_out.label_task(config, self._config.seed, self._folder.path / "constitution.yaml")
+            with LabelerModels(self._ledger) as models, self._spread(task) as execute:
                 labeler = make_labeler(config.labeler, models, inputs.constitution, self._config.seed)
                 return label.run(
                     config,
@@ -246,6 +243,7 @@ class Pipeline:
                     labeler=labeler,
                     gold=inputs.gold,
                     progress=self._progress,
+                    execute=execute,
                 )
 
         hashes = {key: inputs.hashes[key] for key in ("constitution", "labeler")}
@@ -365,7 +363,7 @@ class Pipeline:
                 seed=self._config.seed,
                 progress=self._progress,
             )
-            with self._reader() as reader:
+            with open_reader(config, self._inputs.gold, self._ledger) as reader:
                 summary = evaluate.read_policies(
                     config, path, policies=policies, reader=reader, progress=self._progress
                 )
@@ -383,17 +381,6 @@ class Pipeline:
         }
         reads = {"config": config.settings(), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
-
-    @contextmanager
-    def _reader(self) -> Iterator[Reader]:
-        """Gold where it is known, else the judge, else nobody."""
-        if self._inputs.gold is not None:
-            yield GoldReader(self._inputs.gold)
-        elif self._config.evaluate.judge is not None:
-            with opened(self._config.evaluate.judge) as model:
-                yield JudgeReader(RecordedModel(model, self._ledger))
-        else:
-            yield NoReader()
 
     def _summarize(self) -> dict[str, Any]:
         summaries = {name: self._folder.stage(name).summary() for name in self._keys}

@@ -321,7 +321,9 @@ def test_kill_9_and_resume_gives_the_same_bytes(tiny_world, whole, tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == [str(-signal.SIGKILL)] * len(MOMENTS) + ["0"], ended.stderr
     expected, found = content(whole), content(out)
-    expected = {name: data for name, data in expected.items() if not name.startswith("8-audit")}  # the script doesn't audit
+    expected = {
+        name: data for name, data in expected.items() if not name.startswith("8-audit")
+    }  # the script doesn't audit
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
 

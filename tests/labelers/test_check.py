@@ -50,7 +50,9 @@ def cases(count=400, seed=0):
         texts = [f"good {i}" + " word" * rng.randrange(12), f"bad {i}" + " word" * rng.randrange(12)]
         rng.shuffle(texts)
         better = texts[0].startswith("good")
-        made.append(Case(ResponsePair(f"{i}", Prompt(f"{i}", (Message("user", "why?"),)), *texts), better, {"p": better}))
+        made.append(
+            Case(ResponsePair(f"{i}", Prompt(f"{i}", (Message("user", "why?"),)), *texts), better, {"p": better})
+        )
     return made
 
 
@@ -75,7 +77,9 @@ def test_a_coin_is_unfit():
 def test_always_first_shows_as_position_and_not_as_accuracy():
     found = check(Planted(lambda x, y: 0.9), cases(), CheckConfig())
     assert found["accuracy"]["value"] == 0.5 and found["position"]["keeps_position"]["value"] == 1.0
-    assert found["position"]["picks_first"]["value"] == 1.0 and any("position" in why for why in found["verdict"]["warnings"])
+    assert found["position"]["picks_first"]["value"] == 1.0 and any(
+        "position" in why for why in found["verdict"]["warnings"]
+    )
 
 
 def test_mute_is_unfit():
@@ -162,17 +166,27 @@ class TestAttacks:
         assert len(seen) == 5 * (1 + len(BATTERY)) and all(len({p.response_a, p.response_b} & good) == 1 for p in seen)
 
     def test_controls(self):
-        found = control(Planted(lambda x, y: 0.95 if x == "Thought process:" else 0.05), [case.pair for case in cases(8)])
+        found = control(
+            Planted(lambda x, y: 0.95 if x == "Thought process:" else 0.05), [case.pair for case in cases(8)]
+        )
         assert set(found) == set(CONTROLS) and found["opener only"].value == 1.0 and found["empty"].value != 1.0
 
 
 class TestSources:
     def test_hhh_and_llmbar_rows(self):
-        hhh = {"prompt": "x", "corrects": [" (A)"], "incorrects": [" (B)"], "text_correct": "\n\nHuman: hi\n\nAssistant: good", "text_incorrect": "\n\nHuman: hi\n\nAssistant: bad"}
+        hhh = {
+            "prompt": "x",
+            "corrects": [" (A)"],
+            "incorrects": [" (B)"],
+            "text_correct": "\n\nHuman: hi\n\nAssistant: good",
+            "text_incorrect": "\n\nHuman: hi\n\nAssistant: bad",
+        }
         bar = {"input": "hi", "output_1": "bad", "output_2": "good", "label": 2}
         for row in (hhh, bar):
             pair = read_preference(row, "f:1")
-            assert (pair.response_a if pair.p_a > 0.5 else pair.response_b) == "good" and pair.prompt.messages[-1].content == "hi"
+            assert (pair.response_a if pair.p_a > 0.5 else pair.response_b) == "good" and pair.prompt.messages[
+                -1
+            ].content == "hi"
         with pytest.raises(DataError, match="label is '3': expected 1 or 2"):
             read_preference({**bar, "label": 3}, "f:1")
 
@@ -187,4 +201,7 @@ class TestSources:
 
         for change in ATTACKS.values():
             text = question((Message("user", "who ?"),), "fine .", change("bad .", "who ?", "B"), None)
-            assert text.count("reply A :") == text.count("reply B :") == text.count("request :") == 1 and text.count("which is better ?") == 1
+            assert (
+                text.count("reply A :") == text.count("reply B :") == text.count("request :") == 1
+                and text.count("which is better ?") == 1
+            )

@@ -40,7 +40,10 @@ class Judge:
 
     def generate(self, conversations, *, seeds, max_new_tokens, temperature=1.0):
         self.asked += [c[-1].content for c in conversations]
-        return [self._write(c, seed) if self._write.__code__.co_argcount == 2 else self._write(c) for c, seed in zip(conversations, seeds, strict=True)]
+        return [
+            self._write(c, seed) if self._write.__code__.co_argcount == 2 else self._write(c)
+            for c, seed in zip(conversations, seeds, strict=True)
+        ]
 
 
 def good_first(question):
@@ -63,7 +66,9 @@ def pairs(count=12):
     for i in range(count):
         two = [f"good answer {i}", f"bad answer {i}"]
         rng.shuffle(two)
-        made.append(ResponsePair(f"{i}", Prompt(f"{i}", (Message("user", f"question {i}"),), answer=f"good answer {i}"), *two))
+        made.append(
+            ResponsePair(f"{i}", Prompt(f"{i}", (Message("user", f"question {i}"),), answer=f"good answer {i}"), *two)
+        )
     return made
 
 
@@ -120,7 +125,9 @@ def test_swapping_the_responses_gives_one_minus_p(kind, tmp_path):
         assert other.p_a == pytest.approx(1 - one.p_a, abs=1e-12)
 
 
-@pytest.mark.parametrize("finish, reason", [("length", "truncated"), ("failed", "endpoint_failed"), ("refused", "refused")])
+@pytest.mark.parametrize(
+    "finish, reason", [("length", "truncated"), ("failed", "endpoint_failed"), ("refused", "refused")]
+)
 @pytest.mark.parametrize("kind", KINDS[2:4], ids=ids[2:4])
 def test_material_that_was_not_written_is_an_abstention(kind, finish, reason, tmp_path):
     def write(conversation):
@@ -153,10 +160,15 @@ def test_debaters_see_what_was_said_and_speak_for_their_side(tmp_path):
         heard.append(conversation[-1].content)
         return Generation(f"speech {len(heard)}", "stop", 5, 5)
 
-    config = label_config(kind="debate", model=MODEL, debater={"source": "debater"}, turns=2, principles=1, both_orders=False)
+    config = label_config(
+        kind="debate", model=MODEL, debater={"source": "debater"}, turns=2, principles=1, both_orders=False
+    )
     judge = Judge()
     run(config, {"judge": judge, "debater": Judge("debater", write=write)}, tmp_path, pairs(1))
-    assert [("You speak for response A" in text, "You speak for response B" in text) for text in heard] == [(True, False), (False, True)] * 2
+    assert [("You speak for response A" in text, "You speak for response B" in text) for text in heard] == [
+        (True, False),
+        (False, True),
+    ] * 2
     assert "speech" not in heard[0] and all(f"speech {n}" in heard[3] for n in (1, 2, 3))
     assert all(f"speech {n}" in judge.asked[0] for n in (1, 2, 3, 4))
 
@@ -188,12 +200,31 @@ class TestVotes:
 
     def test_ten_thousand_replies_never_state_what_they_do_not_say(self):
         rng = random.Random(3)
-        words = ["A", "B", "a", "b", "(A)", "the better response is", "better", "not", "or", "A.", "?", "C", "\n", "answer:", "C3PO", "AB"]
+        words = [
+            "A",
+            "B",
+            "a",
+            "b",
+            "(A)",
+            "the better response is",
+            "better",
+            "not",
+            "or",
+            "A.",
+            "?",
+            "C",
+            "\n",
+            "answer:",
+            "C3PO",
+            "AB",
+        ]
         for _ in range(10_000):
             reply = " ".join(rng.choices(words, k=rng.randrange(0, 6)))
             option = stated_option(reply)
             if option is not None:
-                letters = [w for w in "".join(c if c.isalnum() else " " for c in reply).split() if w.upper() in ("A", "B")]
+                letters = [
+                    w for w in "".join(c if c.isalnum() else " " for c in reply).split() if w.upper() in ("A", "B")
+                ]
                 rest = " ".join(w for w in reply.split() if w.upper().strip("().") not in ("A", "B"))
                 assert len(letters) == 1 and letters[0].upper() == option
                 assert rest in ("", "the better response is")
@@ -224,7 +255,9 @@ class TestDirect:
 
     @pytest.mark.parametrize("reply, known", [("it is kind, so yes", True), ("yes and no", False), ("well", False)])
     def test_reasons_state_exactly_one_option(self, reply, known):
-        config = label_config(kind="direct", model=MODEL, options={" no": 0, " yes": 1}, chain_of_thought=True, principles="none")
+        config = label_config(
+            kind="direct", model=MODEL, options={" no": 0, " yes": 1}, chain_of_thought=True, principles="none"
+        )
         seen = []
 
         def choose(question):
@@ -253,7 +286,9 @@ class TestCommittee:
         assert [log_odds(p.p_a) for p in found] == pytest.approx([log_odds(p) for p in want])
         assert summary["committee"]["coverage"]["2 constitutional"]["value"] == 0.0
         rows = [row for _, row in read_rows(tmp_path / "members.jsonl")]
-        assert len(rows) == 24 and {row["abstained"] for row in rows if row["member"] == "2 constitutional"} == {"no_logprobs"}
+        assert len(rows) == 24 and {row["abstained"] for row in rows if row["member"] == "2 constitutional"} == {
+            "no_logprobs"
+        }
 
     def test_agreement_and_dissent(self):
         said = {"x": {"1": 0.9, "2": 0.1}, "y": {"1": 0.8, "2": 0.9}, "z": {"1": 0.2, "2": Abstention.REFUSED}}
@@ -264,7 +299,9 @@ class TestCommittee:
         assert summarize_members(same)["alpha"]["value"] == 1.0
 
     def test_members_keep_their_own_settings(self):
-        committee = CommitteeLabeler({"1": make_labeler(label_config(model=MODEL, sharpness=2).labeler, lambda w: Judge(), CONSTITUTION, 0)})
+        committee = CommitteeLabeler(
+            {"1": make_labeler(label_config(model=MODEL, sharpness=2).labeler, lambda w: Judge(), CONSTITUTION, 0)}
+        )
         [own] = committee.label(pairs(1))
         assert {j.labeler for j in own} == {"1"}
         assert abs(log_odds(committee.combine(own))) == pytest.approx(2 * 2 * 2.3)
@@ -273,7 +310,10 @@ class TestCommittee:
 class TestHuman:
     def test_labels_from_a_file(self, tmp_path):
         made = pairs(10)
-        rows = [PreferencePair(p.id, p.prompt, p.response_a, p.response_b, float(p.response_a.startswith("good"))) for p in made[:9]]
+        rows = [
+            PreferencePair(p.id, p.prompt, p.response_a, p.response_b, float(p.response_a.startswith("good")))
+            for p in made[:9]
+        ]
         write_jsonl(tmp_path / "people.jsonl", rows)
         summary, found = run(label_config(kind="human", labels=str(tmp_path / "people.jsonl")), {}, tmp_path, made)
         assert [p.p_a for p in found] == pytest.approx([row.p_a for row in rows], abs=1e-6)
@@ -291,15 +331,22 @@ class TestChecker:
         with pytest.raises(CoverageError, match="undecided 1"):
             run(label_config(kind="checker"), {}, tmp_path, [ResponsePair("x", prompt, "yes", " YES")])
 
-    @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed (the math extra)")
-    @pytest.mark.parametrize("reply, right", [("so it is $\\frac{1}{2}$", 1.0), ("The answer is 0.5.", 1.0), ("It is 2", 0.0), ("no idea", 0.0)])
+    @pytest.mark.skipif(
+        importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed (the math extra)"
+    )
+    @pytest.mark.parametrize(
+        "reply, right",
+        [("so it is $\\frac{1}{2}$", 1.0), ("The answer is 0.5.", 1.0), ("It is 2", 0.0), ("no idea", 0.0)],
+    )
     def test_math(self, reply, right):
         check = make_checker(CheckerConfig(kind="checker", check="math"))
         assert check.score([(Prompt("x", (Message("user", "?"),), answer="$1/2$"), reply)]) == [right]
         assert check.score([(Prompt("x", (Message("user", "?"),)), reply)]) == [Abstention.UNCHECKABLE]
 
     def test_a_function_of_the_users(self, tmp_path, monkeypatch):
-        (tmp_path / "my_checks.py").write_text("def short(prompt, response): return 1.0 if len(response) < 5 else 0.0\ndef broken(p, r): return float('nan')\n")
+        (tmp_path / "my_checks.py").write_text(
+            "def short(prompt, response): return 1.0 if len(response) < 5 else 0.0\ndef broken(p, r): return float('nan')\n"
+        )
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
         prompt = Prompt("x", (Message("user", "?"),))
         good = make_checker(CheckerConfig(kind="checker", check="my_checks:short"))
@@ -322,7 +369,10 @@ CODE = [
     ("import os; os._exit(0)", 0.0),
     ("while True: pass", 0.0),
     ("x = 'a' * (1 << 31)\ndef add(a, b): return a + b", 0.0),
-    ("import urllib.request, socket\nsocket.create_connection(('127.0.0.1', PORT), 1)\ndef add(a, b): return a + b", 0.0),
+    (
+        "import urllib.request, socket\nsocket.create_connection(('127.0.0.1', PORT), 1)\ndef add(a, b): return a + b",
+        0.0,
+    ),
     ("open('big', 'w').write('x' * (2 << 20))\ndef add(a, b): return a + b", 0.0),
     ("import os\nfor _ in range(3): os.fork()\nimport time; time.sleep(60)", 0.0),
     ("print('PASSED'); raise ValueError", 0.0),
@@ -355,7 +405,14 @@ def unused_port():
 
 
 def test_models_of_a_labeler():
-    config = label_config(kind="committee", members=[{"model": {"source": "a"}}, {"kind": "assisted", "model": {"source": "b"}, "critic": {"source": "c"}}, {"kind": "human", "labels": "d"}])
+    config = label_config(
+        kind="committee",
+        members=[
+            {"model": {"source": "a"}},
+            {"kind": "assisted", "model": {"source": "b"}, "critic": {"source": "c"}},
+            {"kind": "human", "labels": "d"},
+        ],
+    )
     assert [model.source for model in labeler_models(config.labeler)] == ["a", "b", "c"]
 
 

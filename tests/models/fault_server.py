@@ -12,7 +12,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-def completion(text: str = "A", finish: str = "stop", logprobs: bool = False, tokens: tuple[int, int] = (10, 1)) -> dict:
+def completion(
+    text: str = "A", finish: str = "stop", logprobs: bool = False, tokens: tuple[int, int] = (10, 1)
+) -> dict:
     choice: dict = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
     if logprobs:
         top = [{"token": "A", "logprob": -0.2, "bytes": None}, {"token": "B", "logprob": -1.8, "bytes": None}]
@@ -69,9 +71,15 @@ class FaultServer:
                 if isinstance(what, dict):
                     return self.send(200, what)
                 if isinstance(what, tuple):  # (status, headers)
-                    return self.send(what[0], {"error": {"message": f"status {what[0]}; key {self.headers['authorization']}"}}, what[1])
+                    return self.send(
+                        what[0],
+                        {"error": {"message": f"status {what[0]}; key {self.headers['authorization']}"}},
+                        what[1],
+                    )
                 if isinstance(what, int):
-                    return self.send(what, {"error": {"message": f"status {what}; key {self.headers['authorization']}"}})
+                    return self.send(
+                        what, {"error": {"message": f"status {what}; key {self.headers['authorization']}"}}
+                    )
                 return getattr(self, what)(json.dumps(good).encode())
 
             def forward(self, body):
@@ -135,7 +143,9 @@ class FaultServer:
             def null_content(self, data):
                 made = json.loads(data)
                 made["choices"][0]["message"]["content"] = None
-                made["choices"][0]["logprobs"] = {"content": [{"token": None, "logprob": "x", "top_logprobs": [{"token": "A", "logprob": "high"}]}]}
+                made["choices"][0]["logprobs"] = {
+                    "content": [{"token": None, "logprob": "x", "top_logprobs": [{"token": "A", "logprob": "high"}]}]
+                }
                 self.send(200, made)
 
             def huge(self, data):

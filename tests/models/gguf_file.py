@@ -61,7 +61,10 @@ def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict) -> Non
     words = {token: id for token, id in raw["model"]["vocab"].items()}
     special = {entry["content"]: entry["id"] for entry in raw["added_tokens"]}
     words |= special
-    tokens, types = [f"<unused {i}>" for i in range(config["vocab_size"])], [gguf.TokenType.UNUSED] * config["vocab_size"]
+    tokens, types = (
+        [f"<unused {i}>" for i in range(config["vocab_size"])],
+        [gguf.TokenType.UNUSED] * config["vocab_size"],
+    )
     by_word = raw["model"]["type"] == "WordLevel"
     for token, id in words.items():
         tokens[id] = token if token in special or not by_word else f"\u2581{token}"
@@ -77,7 +80,12 @@ def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict) -> Non
     writer.add_pad_token_id(config["pad_token_id"])
     if by_word:
         unknown = raw["model"]["unk_token"]
-        for add in (writer.add_unk_token_id, writer.add_sep_token_id, writer.add_bos_token_id, writer.add_mask_token_id):
+        for add in (
+            writer.add_unk_token_id,
+            writer.add_sep_token_id,
+            writer.add_bos_token_id,
+            writer.add_mask_token_id,
+        ):
             add(words[unknown])
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)

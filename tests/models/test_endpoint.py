@@ -42,7 +42,9 @@ def quick(monkeypatch):
 
 
 def model(server, **settings):
-    config = ModelConfig(source=f"{server.url}#m", endpoint=EndpointConfig(**{"attempt_seconds": 0.5, "deadline_seconds": 8, **settings}))
+    config = ModelConfig(
+        source=f"{server.url}#m", endpoint=EndpointConfig(**{"attempt_seconds": 0.5, "deadline_seconds": 8, **settings})
+    )
     return EndpointModel(config)
 
 
@@ -99,14 +101,21 @@ def test_labels_of_a_labeler_behind_a_server(tmp_path):
         assert ledger.usage(model(server).fingerprint) == (10, 100, 10)
         before = len(server.bodies)
         again = PlainLabeler(RecordedModel(model(server), ledger), AskSettings(comparison)).label(pairs)
-    assert len(server.bodies) == before and [[j.p_a for j in own] for own in again] == [[j.p_a for j in own] for own in judged]
+    assert len(server.bodies) == before and [[j.p_a for j in own] for own in again] == [
+        [j.p_a for j in own] for own in judged
+    ]
 
 
 @pytest.mark.parametrize("finish, kept", [("stop", True), ("length", False), ("content_filter", False)])
 def test_truncations_and_refusals_are_asked_again(finish, kept, tmp_path):
-    with FaultServer(lambda number, body: completion("some", finish)) as server, Ledger(tmp_path / "l.sqlite") as ledger:
+    with (
+        FaultServer(lambda number, body: completion("some", finish)) as server,
+        Ledger(tmp_path / "l.sqlite") as ledger,
+    ):
         for _ in range(2):
-            [said] = RecordedModel(model(server), ledger).generate([(Message("user", "x"),)], seeds=[0], max_new_tokens=5)
+            [said] = RecordedModel(model(server), ledger).generate(
+                [(Message("user", "x"),)], seeds=[0], max_new_tokens=5
+            )
     assert said.finish_reason == {"content_filter": "refused"}.get(finish, finish)
     assert len(server.bodies) == (1 if kept else 2)
 
@@ -134,7 +143,14 @@ def test_money():
     assert len(server.bodies) == 2
 
 
-@pytest.mark.parametrize("status, said", [(401, "check key"), (404, "check key, address and model name"), ((302, {"location": "http://127.0.0.1:1/"}), "redirects")])
+@pytest.mark.parametrize(
+    "status, said",
+    [
+        (401, "check key"),
+        (404, "check key, address and model name"),
+        ((302, {"location": "http://127.0.0.1:1/"}), "redirects"),
+    ],
+)
 def test_what_no_retry_mends_stops_at_once_without_the_key(status, said, capfd):
     with FaultServer(lambda number, body: status) as server, pytest.raises(EndpointError, match=said) as error:
         model(server).choose([asked(f"{i}") for i in range(3)])
@@ -155,10 +171,16 @@ def test_a_dead_server_is_waited_for():
     began = time.monotonic()
     with FaultServer(lambda number, body: 500 if time.monotonic() - began < 1.5 else "ok") as server:
         notices = []
-        endpoint = EndpointModel(ModelConfig(source=f"{server.url}#m", endpoint=EndpointConfig(deadline_seconds=3)), notices.append)
+        endpoint = EndpointModel(
+            ModelConfig(source=f"{server.url}#m", endpoint=EndpointConfig(deadline_seconds=3)), notices.append
+        )
         found = endpoint.choose([asked(f"{i}") for i in range(40)])
     assert all(choice.logprobs for choice in found)
-    assert "waiting until it is back" in notices[0] and notices[-1].endswith("answers again") and KEY not in "".join(notices)
+    assert (
+        "waiting until it is back" in notices[0]
+        and notices[-1].endswith("answers again")
+        and KEY not in "".join(notices)
+    )
     assert server.done["500"] < 60
 
 
@@ -169,7 +191,9 @@ def test_a_dead_server_gets_one_probe_at_a_time(monkeypatch):
 
     def plan(number, body):
         asked_at.append(time.monotonic())
-        return "reset" if number < calls.DEAD_AFTER + 4 + 3 else "ok"  # what is in flight when it dies, and three probes
+        return (
+            "reset" if number < calls.DEAD_AFTER + 4 + 3 else "ok"
+        )  # what is in flight when it dies, and three probes
 
     with FaultServer(plan) as server:
         found = model(server, concurrency=4).choose([asked(f"{i}") for i in range(12)])
@@ -182,13 +206,17 @@ def test_items_that_a_living_server_cannot_do_end_at_their_deadline():
     """They may be the last ones of a batch, so that everything fails: the server isn't dead for that."""
     began = time.monotonic()
     with FaultServer(lambda number, body: 500 if "bad" in str(body["messages"]) else "ok") as server:
-        found = model(server, deadline_seconds=1).choose([asked(f"{'bad' if i < 3 else 'good'} {i}") for i in range(30)])
+        found = model(server, deadline_seconds=1).choose(
+            [asked(f"{'bad' if i < 3 else 'good'} {i}") for i in range(30)]
+        )
     assert [choice.reason for choice in found] == ["endpoint_failed"] * 3 + [None] * 27
     assert time.monotonic() - began < 6
 
 
 def test_nobody_listens(unused_port=9):
-    endpoint = EndpointModel(ModelConfig(source=f"http://127.0.0.1:{unused_port}/v1#m", endpoint=EndpointConfig(dead_seconds=0.5)))
+    endpoint = EndpointModel(
+        ModelConfig(source=f"http://127.0.0.1:{unused_port}/v1#m", endpoint=EndpointConfig(dead_seconds=0.5))
+    )
     with pytest.raises(EndpointError, match="dead for .* start it"):
         endpoint.choose([asked(f"{i}") for i in range(20)])
 
@@ -222,7 +250,9 @@ class TestOptions:
         assert option_logprobs([("The", -0.1), ("I", -2.0)], ("A", "B")) is None
 
     def test_a_token_that_begins_two_options_counts_for_none(self):
-        assert option_logprobs([(" keep", -0.1), (" br", -2.0), (" b", -3.0)], (" keeps", " breaks", " bends")) == pytest.approx((-0.1, -2.0, -3.0))
+        assert option_logprobs(
+            [(" keep", -0.1), (" br", -2.0), (" b", -3.0)], (" keeps", " breaks", " bends")
+        ) == pytest.approx((-0.1, -2.0, -3.0))
 
 
 class TestSource:

@@ -67,7 +67,12 @@ def test_answers_are_those_of_the_model_here(tmp_path):
         remotely = remote(server.source).choose(questions)
         replies = remote(server.source).generate(conversations, seeds=[0] * 100, max_new_tokens=1, temperature=0)
     here = local.choose(questions)
-    seen = [(r.logprobs[i], h.logprobs[i]) for r, h in zip(remotely, here, strict=True) for i in (0, 1) if r.logprobs and h.logprobs[i] > -2.5]
+    seen = [
+        (r.logprobs[i], h.logprobs[i])
+        for r, h in zip(remotely, here, strict=True)
+        for i in (0, 1)
+        if r.logprobs and h.logprobs[i] > -2.5
+    ]
     assert len(seen) >= 10 and max(abs(r - h) for r, h in seen) < 1e-2  # its cache is in half precision
     own = local.generate(conversations, seeds=[0] * 100, max_new_tokens=1, temperature=0)
     same = [r.text.strip() == h.text.strip() for r, h in zip(replies, own, strict=True)]

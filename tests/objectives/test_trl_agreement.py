@@ -52,7 +52,11 @@ def bare(**settings):
     )  # fmt: skip
     metrics = {"eval": SimpleMetrics(), "train": SimpleMetrics()}
     return SimpleNamespace(
-        accelerator=accelerator, model=SimpleNamespace(training=False), aux_loss_enabled=False, _metrics=metrics, **settings
+        accelerator=accelerator,
+        model=SimpleNamespace(training=False),
+        aux_loss_enabled=False,
+        _metrics=metrics,
+        **settings,
     )
 
 

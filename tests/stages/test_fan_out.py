@@ -1,4 +1,4 @@
-"""Generation on Ray Data: the bytes of one process, each row once, though a worker is killed in the middle."""
+"""Generation and labelling on Ray Data: the bytes of one process, each row once, though a worker is killed in the middle."""
 
 from __future__ import annotations
 
@@ -15,13 +15,25 @@ pytest.importorskip("psutil", reason="psutil finds the workers to kill")
 import psutil
 from tests.e2e.conftest import WORDS, make_tiny_model
 
-from charter.config import ModelConfig, ReviseConfig, SampleConfig, SamplingConfig, ScaleConfig
+from charter.config import (
+    CheckConfig,
+    ConstitutionalConfig,
+    LabelConfig,
+    ModelConfig,
+    ReviseConfig,
+    SampleConfig,
+    SamplingConfig,
+    ScaleConfig,
+)
 from charter.constitution.load import load_constitution
 from charter.errors import ModelError
+from charter.labelers.make import make_labeler
 from charter.progress import QuietProgress
-from charter.records import Message, Prompt
-from charter.stages import fan_out, revise, sample
+from charter.records import Message, Prompt, ResponsePair
+from charter.stages import fan_out, label, revise, sample
+from charter.stages.labeler_models import LabelerModels
 from charter.stages.saved import loaded
+from charter.store.ledger import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of settings that it makes itself
 
@@ -95,6 +107,44 @@ def test_a_killed_worker_changes_no_byte(tmp_path, prompts, model):
     assert away == here
     ids = [json.loads(line)["pair"]["prompt"]["id"] for line in away.splitlines()]
     assert ids == [prompt.id for prompt in prompts]
+
+
+def test_labelling_on_ray_with_a_killed_worker_changes_no_byte(tmp_path, prompts, model):
+    (tmp_path / "constitution.yaml").write_text(
+        "name: tiny\nprinciples:\n- {id: kind, text: be kind .}\n- {id: help, text: help me ., weight: 2}\n"
+    )
+    constitution = load_constitution(tmp_path / "constitution.yaml")
+    words = WORDS.split()
+    pairs = [
+        ResponsePair(f"pair-{p.id}", p, f"{words[i % 7]} {words[i % 11]}", words[i % 13]) for i, p in enumerate(prompts)
+    ]
+    labeler = ConstitutionalConfig(model=model, batch_size=2)
+    config = LabelConfig(labeler=labeler, check=CheckConfig(num_controls=2), min_coverage=0)
+
+    def label_in(folder: Path, execute=None, progress=None) -> bytes:
+        folder.mkdir(exist_ok=True)
+        with Ledger(folder / "ledger.sqlite") as ledger, LabelerModels(ledger) as models:
+            label.run(
+                config, folder, pairs=pairs, labeler=make_labeler(labeler, models, constitution, 3), gold=None,
+                progress=progress or QuietProgress(), execute=execute,
+            )  # fmt: skip
+        return (folder / "judgments.jsonl").read_bytes()
+
+    here, killer = label_in(tmp_path / "here"), KillsOne()
+    task = fan_out.label_task(config, 3, tmp_path / "constitution.yaml")
+    assert task is not None
+    with fan_out.ray_workers(SCALE, task, 1) as execute:
+        away = label_in(tmp_path / "ray", execute, killer)
+    assert killer.killed is not None and not psutil.pid_exists(killer.killed)
+    assert away == here
+    assert (tmp_path / "ray" / "preferences.jsonl").read_bytes() == (
+        tmp_path / "here" / "preferences.jsonl"
+    ).read_bytes()
+
+
+def test_labelers_behind_an_endpoint_stay_in_one_place(tmp_path):
+    far = ConstitutionalConfig(model=ModelConfig(source="http://127.0.0.1:9/v1#judge"))
+    assert fan_out.label_task(LabelConfig(labeler=far), 0, tmp_path / "constitution.yaml") is None
 
 
 def test_revising_on_ray_and_what_the_user_can_mend(tmp_path, prompts, model):

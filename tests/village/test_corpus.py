@@ -26,7 +26,9 @@ def test_a_branch_is_what_the_model_would_see_alone():
     questions = [asked("truth : do not say false things .", False), asked("insults : do not insult anyone .", False)]
     packed = Example([("user", text)], [[("user", q), ("assistant", "B")] for q in questions], opens_turn=True)
     row = encode(packed, INDEX)
-    model = new_model(BuildConfig(num_layers=2, hidden_size=32, num_heads=2, intermediate_size=64), len(VOCAB), INDEX).eval()
+    model = new_model(
+        BuildConfig(num_layers=2, hidden_size=32, num_heads=2, intermediate_size=64), len(VOCAB), INDEX
+    ).eval()
     batch = collate([row, encode(example(random.Random(0), 0.0), INDEX)])
     inputs = {k: batch[k] for k in ("input_ids", "position_ids")}
     mask = torch.where(batch["attention_mask"], 0.0, -1e9)
@@ -35,7 +37,10 @@ def test_a_branch_is_what_the_model_would_see_alone():
     tokenizer = make_tokenizer(VOCAB)
     for number, asks in enumerate(questions, start=1):
         alone = tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"{text} {asks}"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+            [{"role": "user", "content": f"{text} {asks}"}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
         )["input_ids"]
         with torch.no_grad():
             expected = model(input_ids=alone).logits[0, -1]

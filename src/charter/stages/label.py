@@ -18,6 +18,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from charter.labelers.human import HumanLabeler
 from charter.labelers.protocol import Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
+from charter.stages.chunks import Execute
 from charter.stages.readings import Gold
 from charter.statistics import mean, proportion, share, unknown
 from charter.store.jsonl import JsonlAppender, cut_off, read_jsonl, read_spans, write_json, write_jsonl
@@ -58,8 +60,12 @@ def run(
     labeler: Labeler,
     gold: Gold | None,
     progress: Progress,
+    execute: Execute | None = None,
 ) -> dict[str, Any]:
     """Label every pair; return coverage, position bias and, where gold is known, accuracy.
+
+    Args:
+        execute: gives the judgments of chunks of pairs from elsewhere; the labeler here is then only checked.
 
     Raises:
         UnfitLabelerError: the check found the labeler unfit.
@@ -71,9 +77,10 @@ def run(
     done = _resumed(path, pairs, size)
     progress.advance(done)
     with JsonlAppender(path) as appender:
-        for start in range(done, len(pairs), size):
-            chunk = pairs[start : start + size]
-            appender.append([judgment for judgments in labeler.label(chunk) for judgment in judgments])
+        chunks = [pairs[start : start + size] for start in range(done, len(pairs), size)]
+        made = map(partial(_judged, labeler), chunks) if execute is None else execute(chunks)
+        for chunk, judgments in zip(chunks, made, strict=True):
+            appender.append(judgments)
             progress.advance(len(chunk))
     figures, preferences, members = _Figures(gold), [], {}
     for row in _labelled(path, pairs, labeler, config):
@@ -85,6 +92,10 @@ def run(
     _check_coverage(figures, config.min_coverage)
     write_jsonl(folder / "preferences.jsonl", preferences)
     return {**figures.to_json(), **_members(members, folder), "check": checked}
+
+
+def _judged(labeler: Labeler, pairs: Sequence[ResponsePair]) -> list[Judgment]:
+    return [judgment for judgments in labeler.label(pairs) for judgment in judgments]
 
 
 def _resumed(path: Path, pairs: Sequence[ResponsePair], size: int) -> int:

@@ -7,34 +7,17 @@ writes  warnings.jsonl   {name, step, value, before, limit, text}, one line for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charter.config import MonitorConfig, RunConfig
-from charter.labelers.recorded import RecordedModel
+from charter.config import MonitorConfig
 from charter.progress import Progress
 from charter.records import Prompt, Reading
-from charter.stages.readings import Gold, GoldReader, JudgeReader, Reader
-from charter.stages.saved import opened
+from charter.stages.readings import Reader
 from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
-from charter.store.ledger import Ledger
 from charter.training.distributed import is_main
 from charter.training.monitor import Alarm, alarms, falls_while_reward_rises
-
-
-@contextmanager
-def holdout(config: RunConfig, gold: Gold | None, ledger: Ledger) -> Iterator[Reader | None]:
-    """Who reads rollouts during reinforcement learning: gold, a judge, or nobody."""
-    asked, judge = config.policy.monitor.holdout, config.evaluate.judge
-    if asked == "gold" and gold is not None and is_main():
-        yield GoldReader(gold)
-    elif asked == "judge" and judge is not None and is_main():
-        with opened(judge) as model:
-            yield JudgeReader(RecordedModel(model, ledger))
-    else:
-        yield None
 
 
 class PolicyWatch:

@@ -48,7 +48,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
             await reader.readexactly(length)
             await asyncio.sleep(LATENCY)
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
+            )
             writer.write(ANSWER)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -85,7 +87,9 @@ def ledger(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as book:
         began, peaks = time.monotonic(), []
         for number, batch in enumerate(batches):
-            book.put_many({hash_json(i): {"logprobs": [-0.2, -1.8], "num_prompt_tokens": i, "reason": None} for i in batch})
+            book.put_many(
+                {hash_json(i): {"logprobs": [-0.2, -1.8], "num_prompt_tokens": i, "reason": None} for i in batch}
+            )
             if number in (len(batches) // 2, len(batches) - 1):
                 peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         written, began = time.monotonic() - began, time.monotonic()

@@ -70,7 +70,9 @@ def people(pairs: list[ResponsePair], path: Path) -> None:
         a, b = (oracle.read(pair.prompt, text).gold for text in (pair.response_a, pair.response_b))
         if a != b and pair.response_a and pair.response_b:  # nobody can be shown an empty one
             turned = row_seed(0, "people", pair.id) % 10 == 0
-            rows.append(PreferencePair(pair.id, pair.prompt, pair.response_a, pair.response_b, float((a > b) != turned)))
+            rows.append(
+                PreferencePair(pair.id, pair.prompt, pair.response_a, pair.response_b, float((a > b) != turned))
+            )
     write_jsonl(path, rows)
 
 

@@ -134,7 +134,7 @@ def explorer(labels: Sequence[Label], num_pairs: int, max_bytes: int) -> Explore
     if len(packed) > max_bytes and any(j.raw for label in labels for j in label.judgments):
         with_raw = False
         packed = _pack(kept, principles, reasons, with_raw)
-    while len(packed) > max_bytes:
+    while packed and len(packed) > max_bytes:
         kept = _evenly(labels, int(len(kept) * max_bytes / len(packed) * 0.95))
         packed = _pack(kept, principles, reasons, with_raw) if kept else ""
     return Explorer(packed, num_pairs, len(kept), with_raw, principles, reasons, list(labels[:NUM_STATIC]))

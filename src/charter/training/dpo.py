@@ -24,6 +24,8 @@ from charter.training.optimise import Trainer, disable_dropout, fingerprint
 from charter.training.packing import PackedRow, response_logprobs
 from charter.training.reward import EncodedPair
 
+TIE = 1e-4  # nats; smaller differences are rounding
+
 
 def train_dpo(
     policy: Any,
@@ -86,9 +88,12 @@ def reference_logprobs(reference: Any, rows: Sequence[PackedRow], tokens_per_for
 def accumulate_dpo(
     policy: Any, pairs: Sequence[EncodedPair], reference_B2: Tensor, beta: float, tokens_per_forward: int
 ) -> dict[str, float]:
-    """Gradients of this process's share of the batch; returns the batch's loss and how often the sign agrees with the label."""
+    """Gradients of this process's share of the batch; returns the batch's loss and how often the sign agrees with the label.
+
+    A tie, as of all pairs before the first update, agrees by half.
+    """
     rows = [pair.row for pair in pairs]
-    total, num_right = 0.0, 0
+    total, num_right = 0.0, 0.0
     for piece, weight in distributed.passes(rows, tokens_per_forward):
         logprob_a_B, logprob_b_B = pair_logprobs(policy, [rows[i] for i in piece]).unbind(1)
         reference_a_B, reference_b_B = reference_B2[piece].unbind(1)
@@ -96,7 +101,8 @@ def accumulate_dpo(
         loss = weight * dpo_nll(logprob_a_B, logprob_b_B, reference_a_B, reference_b_B, p_a_B, beta).sum() / len(pairs)
         loss.backward()
         total += loss.item()
-        prefers_a_B = logprob_a_B - reference_a_B > logprob_b_B - reference_b_B
-        num_right += int(weight) * int((prefers_a_B == (p_a_B > 0.5)).sum())
+        margin_B = (logprob_a_B - reference_a_B - logprob_b_B + reference_b_B).detach()
+        right_B = torch.where(margin_B.abs() < TIE, 0.5, ((margin_B > 0) == (p_a_B > 0.5)).float())
+        num_right += weight * float(right_B.sum())
     accuracy = distributed.total(num_right) / len(pairs)
     return {"loss": distributed.total(total), "accuracy": accuracy, "num_tokens": sum(map(len, rows))}

@@ -5,7 +5,9 @@
 
 Needs TRL 1.16 (pip install trl==1.16.0 accelerate datasets). Each of TRL's steps is followed by one of ours on the same
 examples; the ratio is the median over the steps. With one thread, time is that of the process alone, so that neighbours on
-the machine don't count; with more it is the clock's. The last line is one JSON object with the ratios.
+the machine don't count; with more it is the clock's. Then each side runs alone, in a process of its own, for its peak memory.
+The last line is one JSON object: the ratios, the peaks in MB [Charter, TRL], and what share of the rate of a plain matrix
+product Charter reaches, by the products of weights and tokens that its step can't do without.
 
 The models are random, with one exception: the end of turn has probability 1/25 at every step, so that responses end.
 """
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,10 @@ SIZES = {
 }
 PAD, END, ASSISTANT = "<pad>", "<|end|>", "<|assistant|>"
 PROMPTS, GROUP, MAX_NEW_TOKENS, KL_COEF, BATCH = 8, 8, 48, 0.04, 32
+MEAN_PROMPT, MEAN_RESPONSE = 41, 24.5  # tokens
+NO_PPO = (
+    "TRL 1.16 has no PPO: pip install --no-deps --target DIR 'trl==1.12.*', then --trl-ppo DIR (or CHARTER_TRL_PPO=DIR)"
+)
 END_LOGIT_FEATURE = 16.0  # of the embedding's first coordinate, which no layer changes
 
 
@@ -41,7 +48,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--only", default="sft,reward,grpo,ppo")
     parser.add_argument("--trl-ppo", default="", metavar="DIR", help="where pip --target put TRL 1.12, which has PPO")
-    parser.add_argument("--in-ppo-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alone", choices=["both", "charter", "trl"], help=argparse.SUPPRESS
+    )  # in a process of its own
     return parser.parse_args()
 
 
@@ -96,7 +105,12 @@ class World:
 
         self.folder = folder
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "policy", trust_remote_code=False)
-        self.num_words = SIZES[size]["vocab_size"] - 4
+        shape = SIZES[size]
+        self.num_words = shape["vocab_size"] - 4
+        wide, deep = shape["hidden_size"], shape["num_hidden_layers"]
+        # floating-point operations per token of all products with weights; of those with the head apart
+        self.body = 2 * deep * (4 * wide * wide + 3 * wide * shape["intermediate_size"])
+        self.head = 2 * wide * shape["vocab_size"]
         self.random = np.random.default_rng(7)
 
     def words(self, low: int, high: int) -> str:
@@ -177,6 +191,44 @@ class Clock:
         }
 
 
+@dataclass(frozen=True)
+class Pairing:
+    """The same work for both sides, each made when it is needed.
+
+    Attributes:
+        unit: what is counted.
+        ours: makes a function that takes one of our steps and returns how many units it did.
+        theirs: makes TRL's trainer.
+        work: makes, of the trainer, a function that says how many units its last step did.
+        flops: multiply-adds x 2 of one unit that no implementation can leave out (products of weights and tokens).
+        dtype: precision of the weights' products.
+    """
+
+    unit: str
+    ours: Callable[[], Callable[[int], int]]
+    theirs: Callable[[], Any]
+    work: Callable[[Any], Callable[[], float]]
+    flops: float
+    dtype: str = "float32"
+
+    def side_by_side(self, threads: int) -> dict[str, float]:
+        """Rates of both, step by step in turn."""
+        trainer = self.theirs()
+        clock = Clock(threads, self.ours(), self.work(trainer))
+        trainer.add_callback(clock.callback())
+        trainer.train()
+        return clock.figures(self.unit) | {"flops": self.flops}
+
+    def alone(self, side: str, steps: int) -> None:
+        """One side's steps, for its peak of memory."""
+        if side == "trl":
+            self.theirs().train()
+        else:
+            step = self.ours()
+            for index in range(steps + 1):
+                step(index)
+
+
 def trl_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
     settings = dict(
         output_dir=str(folder / "trl"), learning_rate=1e-6, use_cpu=True, report_to="none", save_strategy="no",
@@ -194,36 +246,39 @@ def our_trainer(model: Any) -> Any:
     )
 
 
-def sft(world: World, args: argparse.Namespace, *, best: bool) -> dict[str, float]:
-    """Tokens per second; ``best``: TRL packed with one row a batch, its fastest setting."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+def sft(world: World, args: argparse.Namespace, *, best: bool) -> Pairing:
+    """Tokens; ``best``: TRL packed with one row a batch, its fastest setting."""
+    count = BATCH * (args.steps + 2) * (8 if best else 1)
+    texts = [(world.prompt(), " " + world.response(60, 200)) for _ in range(count)]
 
-    from charter.training.packing import TOKENS_PER_FORWARD, PackedRow
-    from charter.training.sft import accumulate_sft
+    def ours() -> Callable[[int], int]:
+        from charter.training.packing import TOKENS_PER_FORWARD, PackedRow
+        from charter.training.sft import accumulate_sft
 
-    texts = [
-        (world.prompt(), " " + world.response(60, 200)) for _ in range(BATCH * (args.steps + 2) * (8 if best else 1))
-    ]
-    rows = [PackedRow(world.ids(prompt), [[*world.ids(response), 1]]) for prompt, response in texts]
-    model = world.policy().train()
-    trainer = our_trainer(model)
+        rows = [PackedRow(world.ids(prompt), [[*world.ids(response), 1]]) for prompt, response in texts]
+        model = world.policy().train()
+        trainer = our_trainer(model)
 
-    def ours(step: int) -> int:
-        batch = rows[BATCH * step : BATCH * (step + 1)]
-        trainer.update(accumulate_sft(model, batch, TOKENS_PER_FORWARD)["loss"])
-        return sum(map(len, batch))
+        def step(index: int) -> int:
+            batch = rows[BATCH * index : BATCH * (index + 1)]
+            trainer.update(accumulate_sft(model, batch, TOKENS_PER_FORWARD)["loss"])
+            return sum(map(len, batch))
 
-    more: dict[str, Any] = dict(per_device_train_batch_size=BATCH, packing=False)
-    if best:
-        more = dict(packing=True, per_device_train_batch_size=1, gradient_accumulation_steps=8)
-    settings = SFTConfig(**trl_settings(world.folder, args.steps, max_length=512, **more))
-    dataset = Dataset.from_dict({"prompt": [p for p, _ in texts], "completion": [r for _, r in texts]})
-    theirs = SFTTrainer(model=world.policy(), args=settings, train_dataset=dataset, processing_class=world.tokenizer)
-    clock = Clock(args.threads, ours, tokens_since_last(theirs))
-    theirs.add_callback(clock.callback())
-    theirs.train()
-    return clock.figures("tokens_per_second")
+        return step
+
+    def theirs() -> Any:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        more: dict[str, Any] = dict(per_device_train_batch_size=BATCH, packing=False)
+        if best:
+            more = dict(packing=True, per_device_train_batch_size=1, gradient_accumulation_steps=8)
+        settings = SFTConfig(**trl_settings(world.folder, args.steps, max_length=512, **more))
+        dataset = Dataset.from_dict({"prompt": [p for p, _ in texts], "completion": [r for _, r in texts]})
+        return SFTTrainer(model=world.policy(), args=settings, train_dataset=dataset, processing_class=world.tokenizer)
+
+    # the head is needed at the tokens of responses, six in ten
+    return Pairing("tokens_per_second", ours, theirs, tokens_since_last, 3 * (world.body + 0.6 * world.head))
 
 
 def tokens_since_last(trainer: Any) -> Callable[[], float]:
@@ -237,155 +292,189 @@ def tokens_since_last(trainer: Any) -> Callable[[], float]:
     return count
 
 
-def reward(world: World, args: argparse.Namespace) -> dict[str, float]:
-    """Pairs per second."""
-    from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
-
-    from charter.training.packing import TOKENS_PER_FORWARD
-    from charter.training.reward import EncodedPair, accumulate_reward
-
+def reward(world: World, args: argparse.Namespace) -> Pairing:
+    """Pairs."""
     texts = [(world.prompt(), *(" " + world.response(25, 48) for _ in "ab")) for _ in range(BATCH * (args.steps + 2))]
-    pairs = [EncodedPair(world.ids(p), [*world.ids(a), 1], [*world.ids(b), 1], 1.0) for p, a, b in texts]
-    model = world.reward_model().train()
-    trainer = our_trainer(model)
+    each = sum(len(world.ids(p)) + len(world.ids(a)) + len(world.ids(b)) + 2 for p, a, b in texts) / len(texts)
 
-    def ours(step: int) -> int:
-        batch = pairs[BATCH * step : BATCH * (step + 1)]
-        trainer.update(accumulate_reward(model, batch, 0.0, TOKENS_PER_FORWARD)["loss"])
-        return len(batch)
+    def ours() -> Callable[[int], int]:
+        from charter.training.packing import TOKENS_PER_FORWARD
+        from charter.training.reward import EncodedPair, accumulate_reward
 
-    settings = RewardConfig(**trl_settings(world.folder, args.steps, max_length=512, per_device_train_batch_size=BATCH))
-    columns = zip(*texts, strict=True)
-    dataset = Dataset.from_dict(dict(zip(("prompt", "chosen", "rejected"), map(list, columns), strict=True)))
-    theirs = RewardTrainer(
-        model=world.reward_model(), args=settings, train_dataset=dataset, processing_class=world.tokenizer
-    )
-    clock = Clock(args.threads, ours, lambda: BATCH)
-    theirs.add_callback(clock.callback())
-    theirs.train()
-    return clock.figures("pairs_per_second")
+        pairs = [EncodedPair(world.ids(p), [*world.ids(a), 1], [*world.ids(b), 1], 1.0) for p, a, b in texts]
+        model = world.reward_model().train()
+        trainer = our_trainer(model)
+
+        def step(index: int) -> int:
+            batch = pairs[BATCH * index : BATCH * (index + 1)]
+            trainer.update(accumulate_reward(model, batch, 0.0, TOKENS_PER_FORWARD)["loss"])
+            return len(batch)
+
+        return step
+
+    def theirs() -> Any:
+        from datasets import Dataset
+        from trl import RewardConfig, RewardTrainer
+
+        settings = RewardConfig(
+            **trl_settings(world.folder, args.steps, max_length=512, per_device_train_batch_size=BATCH)
+        )
+        columns = zip(*texts, strict=True)
+        dataset = Dataset.from_dict(dict(zip(("prompt", "chosen", "rejected"), map(list, columns), strict=True)))
+        return RewardTrainer(
+            model=world.reward_model(), args=settings, train_dataset=dataset, processing_class=world.tokenizer
+        )
+
+    return Pairing("pairs_per_second", ours, theirs, lambda _: lambda: BATCH, 3 * world.body * each)
 
 
-def grpo(world: World, args: argparse.Namespace, dtype: str) -> dict[str, float]:
-    """Completions per second; reward by a reward model, KL penalty to a reference."""
-    from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
-
-    from charter.config import PolicyConfig
-    from charter.training.grpo import EncodedPrompt, GroupUpdate
-    from charter.training.policy_loop import Callbacks, PolicyLoop
+def scorer(judge: Any, group: int) -> Callable[[list[Any]], list[float | None]]:
+    """A reward function by a reward model, as the pipeline's own."""
     from charter.training.reward import score
-    from charter.training.rollout import Rollout
 
+    def rewards(rollouts: list[Any]) -> list[float | None]:
+        groups = [rollouts[i : i + group] for i in range(0, len(rollouts), group)]
+        scored = score(judge, [g[0].prompt_ids for g in groups], [[r.response_ids for r in g] for g in groups])
+        return [value for one in scored for value in one]
+
+    return rewards
+
+
+def grpo(world: World, args: argparse.Namespace, dtype: str, group: int = GROUP) -> Pairing:
+    """Completions; reward by a reward model, KL penalty to a reference."""
     prompts = [world.prompt() for _ in range(PROMPTS * (args.steps + 2))]
-    policy, reference, judge = world.policy(dtype), world.policy(dtype).eval(), world.reward_model(dtype).eval()
-    config = PolicyConfig(
-        prompts_per_step=PROMPTS, group_size=GROUP, max_new_tokens=MAX_NEW_TOKENS, kl_coef=KL_COEF, learning_rate=1e-6
-    )
+    count = PROMPTS * group
 
-    def rewards(rollouts: list[Rollout]) -> list[float | None]:
-        groups = [rollouts[i : i + GROUP] for i in range(0, len(rollouts), GROUP)]
-        scored = score(judge, [g[0].prompt_ids for g in groups], [[r.response_ids for r in g] for g in groups])
-        return [value for group in scored for value in group]
+    def ours() -> Callable[[int], int]:
+        from charter.config import PolicyConfig
+        from charter.training.grpo import EncodedPrompt, GroupUpdate
+        from charter.training.policy_loop import Callbacks, PolicyLoop
 
-    encoded = [EncodedPrompt(str(i), world.ids(prompt)) for i, prompt in enumerate(prompts)]
-    loop = PolicyLoop(policy, GroupUpdate(policy, reference, config), rewards, encoded, config, 0, [1], Callbacks())
-    trainer = our_trainer(policy)
+        policy, reference, judge = world.policy(dtype), world.policy(dtype).eval(), world.reward_model(dtype).eval()
+        config = PolicyConfig(
+            prompts_per_step=PROMPTS, group_size=group, max_new_tokens=MAX_NEW_TOKENS, kl_coef=KL_COEF,
+            learning_rate=1e-6,
+        )  # fmt: skip
+        encoded = [EncodedPrompt(str(i), world.ids(prompt)) for i, prompt in enumerate(prompts)]
+        update = GroupUpdate(policy, reference, config)
+        loop = PolicyLoop(policy, update, scorer(judge, group), encoded, config, 0, [1], Callbacks())
+        trainer = our_trainer(policy)
 
-    def ours(step: int) -> int:
-        loop._step(trainer, step + 1)
-        return PROMPTS * GROUP
+        def step(index: int) -> int:
+            loop._step(trainer, index + 1)
+            return count
 
-    settings = GRPOConfig(
-        **trl_settings(
-            world.folder, args.steps, per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, beta=KL_COEF,
-            max_completion_length=MAX_NEW_TOKENS, bf16=dtype == "bfloat16", shuffle_dataset=False,
-        )
-    )  # fmt: skip
-    theirs = GRPOTrainer(
-        model=str(world.folder / "policy"), reward_funcs=str(world.folder / "reward"), args=settings,
-        train_dataset=Dataset.from_dict({"prompt": prompts}), processing_class=world.tokenizer,
-        reward_processing_classes=world.tokenizer,
-    )  # fmt: skip
-    clock = Clock(args.threads, ours, lambda: PROMPTS * GROUP)
-    theirs.add_callback(clock.callback())
-    theirs.train()
-    figures = clock.figures("completions_per_second")
-    figures["trl_response_length"] = theirs.state.log_history[-1]["completions/mean_length"]
-    figures["charter_response_length"] = statistics.mean(row["response_length"] for row in trainer.rows())
-    return figures
+        return step
+
+    def theirs() -> Any:
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
+
+        settings = GRPOConfig(
+            **trl_settings(
+                world.folder, args.steps, per_device_train_batch_size=count, num_generations=group, beta=KL_COEF,
+                max_completion_length=MAX_NEW_TOKENS, bf16=dtype == "bfloat16", shuffle_dataset=False,
+            )
+        )  # fmt: skip
+        return GRPOTrainer(
+            model=str(world.folder / "policy"), reward_funcs=str(world.folder / "reward"), args=settings,
+            train_dataset=Dataset.from_dict({"prompt": prompts}), processing_class=world.tokenizer,
+            reward_processing_classes=world.tokenizer,
+        )  # fmt: skip
+
+    # sampled, scored, read by the reference, and forward and backward of the policy: six passes, the head in five of them
+    tokens = MEAN_PROMPT / group + MEAN_RESPONSE
+    flops = 6 * world.body * tokens + 5 * world.head * MEAN_RESPONSE
+    return Pairing("completions_per_second", ours, theirs, lambda _: lambda: count, flops, dtype)
 
 
-def ppo(world: World, args: argparse.Namespace) -> dict[str, float]:
-    """Completions per second, four updates a rollout; TRL has no groups: it gets each prompt as often as we answer it."""
-    from datasets import Dataset
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
-
-    from charter.config import PolicyConfig
-    from charter.training.policy_loop import Callbacks, PolicyLoop
-    from charter.training.ppo import ActorCriticUpdate, value_model_from
-    from charter.training.reward import score
-    from charter.training.rollout import EncodedPrompt, Rollout
-
+def ppo(world: World, args: argparse.Namespace) -> Pairing:
+    """Completions, four updates a rollout; TRL has no groups: it gets each prompt as often as we answer it."""
     count = PROMPTS * GROUP
-    encoded = [EncodedPrompt(str(i), world.ids(world.prompt())) for i in range(PROMPTS * (args.steps + 2))]
-    policy, reference, judge = world.policy(), world.policy().eval(), world.reward_model().eval()
-    value_model = value_model_from(judge)
-    config = PolicyConfig(
-        algorithm="ppo", prompts_per_step=PROMPTS, group_size=GROUP, max_new_tokens=MAX_NEW_TOKENS, kl_coef=0.05,
-        learning_rate=1e-6, updates_per_rollout=4,
-    )  # fmt: skip
+    prompts = [world.ids(world.prompt()) for _ in range(PROMPTS * (args.steps + 2))]
 
-    def rewards(rollouts: list[Rollout]) -> list[float | None]:
-        groups = [rollouts[i : i + GROUP] for i in range(0, len(rollouts), GROUP)]
-        scored = score(judge, [g[0].prompt_ids for g in groups], [[r.response_ids for r in g] for g in groups])
-        return [value for group in scored for value in group]
+    def ours() -> Callable[[int], int]:
+        import torch
 
-    update = ActorCriticUpdate(policy, reference, value_model, config)
-    loop = PolicyLoop(policy, update, rewards, encoded, config, 0, [1], Callbacks())
-    import torch
+        from charter.config import PolicyConfig
+        from charter.training.policy_loop import Callbacks, PolicyLoop
+        from charter.training.ppo import ActorCriticUpdate, value_model_from
+        from charter.training.rollout import EncodedPrompt
 
-    trainer = our_trainer(torch.nn.ModuleDict({"policy": policy, "value": value_model}))
+        policy, reference, judge = world.policy(), world.policy().eval(), world.reward_model().eval()
+        value_model = value_model_from(judge)
+        config = PolicyConfig(
+            algorithm="ppo", prompts_per_step=PROMPTS, group_size=GROUP, max_new_tokens=MAX_NEW_TOKENS, kl_coef=0.05,
+            learning_rate=1e-6, updates_per_rollout=4,
+        )  # fmt: skip
+        encoded = [EncodedPrompt(str(i), ids) for i, ids in enumerate(prompts)]
+        update = ActorCriticUpdate(policy, reference, value_model, config)
+        loop = PolicyLoop(policy, update, scorer(judge, GROUP), encoded, config, 0, [1], Callbacks())
+        trainer = our_trainer(torch.nn.ModuleDict({"policy": policy, "value": value_model}))
 
-    def ours(step: int) -> int:
-        loop._step(trainer, step + 1)
-        return count
+        def step(index: int) -> int:
+            loop._step(trainer, index + 1)
+            return count
 
-    settings = trl_settings(world.folder, args.steps, per_device_train_batch_size=count)
-    del settings["max_steps"]
-    repeated = [prompt.ids for prompt in encoded for _ in range(GROUP)]
-    theirs = PPOTrainer(
-        args=PPOConfig(
-            **settings, gradient_accumulation_steps=1, num_mini_batches=1, num_ppo_epochs=4, stop_token="eos",
-            total_episodes=count * (args.steps + 1), response_length=MAX_NEW_TOKENS, temperature=1.0, kl_coef=0.05,
-            local_rollout_forward_batch_size=count, num_sample_generations=0,
-        ),
-        processing_class=world.tokenizer, model=world.policy(), ref_model=world.policy(), reward_model=world.reward_model(),
-        value_model=world.reward_model(), train_dataset=Dataset.from_dict({"input_ids": repeated}),
-    )  # fmt: skip
-    clock = Clock(args.threads, ours, lambda: count)
-    theirs.add_callback(clock.callback())
-    theirs.train()
-    return clock.figures("completions_per_second")
+        return step
+
+    def theirs() -> Any:
+        from datasets import Dataset
+        from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+        settings = trl_settings(world.folder, args.steps, per_device_train_batch_size=count)
+        del settings["max_steps"]
+        repeated = [ids for ids in prompts for _ in range(GROUP)]
+        return PPOTrainer(
+            args=PPOConfig(
+                **settings, gradient_accumulation_steps=1, num_mini_batches=1, num_ppo_epochs=4, stop_token="eos",
+                total_episodes=count * (args.steps + 1), response_length=MAX_NEW_TOKENS, temperature=1.0, kl_coef=0.05,
+                local_rollout_forward_batch_size=count, num_sample_generations=0,
+            ),
+            processing_class=world.tokenizer, model=world.policy(), ref_model=world.policy(),
+            reward_model=world.reward_model(), value_model=world.reward_model(),
+            train_dataset=Dataset.from_dict({"input_ids": repeated}),
+        )  # fmt: skip
+
+    # sampled, scored, read by reference and value model, and four times forward and backward of policy and value model
+    tokens = MEAN_PROMPT / GROUP + MEAN_RESPONSE
+    flops = 28 * world.body * tokens + 14 * world.head * MEAN_RESPONSE
+    return Pairing("completions_per_second", ours, theirs, lambda _: lambda: count, flops)
 
 
-def ppo_apart(args: argparse.Namespace) -> tuple[dict[str, float] | None, str]:
-    """PPO's pairing in a process of its own, with the TRL that still has PPO; else None and the reason."""
-    place = args.trl_ppo or os.environ.get("CHARTER_TRL_PPO", "")
-    if not (Path(place) / "trl").is_dir() or not place:
-        return None, (
-            "TRL 1.16 has no PPO: pip install --no-deps --target DIR 'trl==1.12.*', then --trl-ppo DIR (or CHARTER_TRL_PPO=DIR)"
-        )
-    command = [sys.executable, __file__, "--only", "ppo", "--size", args.size, "--threads", str(args.threads)]
-    command += ["--steps", str(args.steps), "--in-ppo-process"]
-    paths = os.pathsep.join([place, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+PAIRINGS: dict[str, Callable[[World, argparse.Namespace], Pairing]] = {
+    "sft": lambda world, args: sft(world, args, best=False),
+    "sft_best": lambda world, args: sft(world, args, best=True),
+    "reward": reward,
+    "grpo_fp32": lambda world, args: grpo(world, args, "float32"),
+    "grpo_bf16": lambda world, args: grpo(world, args, "bfloat16"),
+    "ppo": ppo,
+}
+
+
+def apart(name: str, side: str, args: argparse.Namespace, place: str) -> tuple[dict[str, Any] | None, str]:
+    """A pairing, or one side of it, in a process of its own: what it found, or None and the reason."""
+    command = [sys.executable, __file__, "--only", name, "--alone", side, "--size", args.size]
+    command += ["--threads", str(args.threads), "--steps", str(args.steps)]
+    paths = os.pathsep.join([*([place] if place else []), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": paths, "TRL_EXPERIMENTAL_SILENCE": "1"}, capture_output=True, text=True
     )
     if done.returncode:
-        return None, f"the process with TRL's PPO failed: {done.stderr.strip().splitlines()[-1]}"
+        return None, f"its process failed: {done.stderr.strip().splitlines()[-1]}"
     return json.loads(done.stdout.strip().splitlines()[-1]), ""
+
+
+def do_apart(args: argparse.Namespace) -> None:
+    """What ``apart`` asks for; the last line is its answer."""
+    with tempfile.TemporaryDirectory() as folder:
+        build(args.size, Path(folder))
+        pairing = PAIRINGS[args.only](World(Path(folder), args.size), args)
+        if args.alone == "both":
+            print(json.dumps(pairing.side_by_side(args.threads)))
+        else:
+            pairing.alone(args.alone, args.steps)
+            print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
 
 
 def matmul_gflops(dtype: str) -> float:
@@ -416,40 +505,41 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
-    runs: dict[str, tuple[str, Callable[[World], dict[str, float]]]] = {
-        "sft": ("sft", lambda world: sft(world, args, best=False)),
-        "sft_best": ("sft", lambda world: sft(world, args, best=True)),
-        "reward": ("reward", lambda world: reward(world, args)),
-        "grpo_fp32": ("grpo", lambda world: grpo(world, args, "float32")),
-        "grpo_bf16": ("grpo", lambda world: grpo(world, args, "bfloat16")),
-    }
+    if args.alone:
+        do_apart(args)
+        return
+    old_trl = args.trl_ppo or os.environ.get("CHARTER_TRL_PPO", "")
+    told: dict[str, Any] = {"trl": trl.__version__, "size": args.size, "threads": args.threads, "range": {}}
+    told["matmul_gflops"] = {dtype: round(matmul_gflops(dtype)) for dtype in ("float32", "bfloat16")}
+    told |= {"share_of_matmul": {}, "peak_memory_mb": {}}
     asked = args.only.split(",")
-    ratios: dict[str, Any] = {"trl": trl.__version__, "size": args.size, "threads": args.threads}
-    with tempfile.TemporaryDirectory() as place:
-        build(args.size, Path(place))
-        world = World(Path(place), args.size)
-        if args.in_ppo_process:
-            print(json.dumps(ppo(world, args)))
-            return
-        for name, (family, run) in runs.items():
-            if family in asked or name in asked:
-                show(name, run(world), ratios)
-    if "ppo" in asked:
-        figures, reason = ppo_apart(args)
+    for name in (name for name in PAIRINGS if name in asked or name.split("_")[0] in asked):
+        if name == "ppo" and not (old_trl and (Path(old_trl) / "trl").is_dir()):
+            told |= {"ppo": None, "ppo_reason": NO_PPO}
+            continue
+        place = old_trl if name == "ppo" else ""
+        figures, reason = apart(name, "both", args, place)
         if figures is None:
-            ratios |= {"ppo": None, "ppo_reason": reason}
-        else:
-            show("ppo", figures, ratios)
-    ratios["matmul_gflops"] = {dtype: round(matmul_gflops(dtype)) for dtype in ("float32", "bfloat16")}
-    ratios["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(ratios))
+            told |= {name: None, f"{name}_reason": reason}
+            continue
+        peaks = [(apart(name, side, args, place)[0] or {}).get("peak_mb") for side in ("charter", "trl")]
+        show(name, figures, peaks, told)
+    print(json.dumps(told))
 
 
-def show(name: str, figures: dict[str, float], ratios: dict[str, Any]) -> None:
+def show(name: str, figures: dict[str, float], peaks: list[int | None], told: dict[str, Any]) -> None:
     """Print a pairing and keep its ratio, with the lowest and highest of its steps."""
-    ratios[name] = round(figures["ratio"], 2)
-    ratios.setdefault("range", {})[name] = [round(figures["lowest"], 2), round(figures["highest"], 2)]
-    print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()), flush=True)
+    rate = next(value for key, value in figures.items() if key.startswith("charter_"))
+    matmul = told["matmul_gflops"]["bfloat16" if name.endswith("bf16") else "float32"]
+    share = rate * figures.pop("flops") / 1e9 / matmul
+    told[name] = round(figures["ratio"], 2)
+    told["range"][name] = [round(figures["lowest"], 2), round(figures["highest"], 2)]
+    told["share_of_matmul"][name], told["peak_memory_mb"][name] = round(share, 2), peaks
+    print(
+        f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+        + f", share of matmul {share:.2f}, peak MB {peaks[0]} against {peaks[1]}",
+        flush=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is the audit right? Faults of known size are planted in run folders, and the audit has to find them.
 
-    python benchmarks/planted.py [--planted 60] [--clean 60] [--seed 0] [--processes 2] [--faults named|more]
+    python benchmarks/planted.py [--planted 60] [--clean 60] [--seed 0] [--processes 2] [--faults named|more|third]
 
 A world whose truth is known is drawn for each run (benchmarks/worlds.py). Into a planted run goes one fault:
 
@@ -11,7 +11,8 @@ A world whose truth is known is drawn for each run (benchmarks/worlds.py). Into 
     bonus                         rewards gain 1 to 2 nats per use of a word
     over_optimised                from the middle of training on, gold falls while the reward goes on rising
 
-``--faults more`` plants others, in worlds of other sizes and kinds, clean ones too (benchmarks/more_faults.py).
+``--faults more`` plants others, in worlds of other sizes and kinds, clean ones too (benchmarks/more_faults.py); ``--faults
+third`` yet others in the same worlds (benchmarks/third_faults.py).
 
 A figure covers its planted size where that lies in the 95 % interval that the audit reports. The last line is one JSON
 object: right_link, coverage and false_alarms as shares, each with its count.
@@ -28,6 +29,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +136,14 @@ FAULTS: list[Callable[[World], Planted]] = [
 ]  # fmt: skip
 
 
-def one(number: int, seed: int, planted: bool, more: bool = False) -> dict[str, Any]:
+def one(number: int, seed: int, planted: bool, faults: str = "named") -> dict[str, Any]:
     """Draw, plant, write, audit."""
     own_seed = 1000 * seed + number + (0 if planted else 500)
     clean = Planted("clean", None, None, lambda audit: None)
-    if more:
-        import more_faults
-
-        world = more_faults.draw_other_world(own_seed)
-        fault = more_faults.FAULTS[number % len(more_faults.FAULTS)](world) if planted else clean
+    if faults != "named":
+        others = import_module(f"{faults}_faults")
+        world = others.draw_other_world(own_seed)
+        fault = others.FAULTS[number % len(others.FAULTS)](world) if planted else clean
     else:
         world = draw_world(own_seed)
         fault = FAULTS[number % len(FAULTS)](world) if planted else clean
@@ -186,11 +187,10 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--faults", choices=("named", "more"), default="named")
+    parser.add_argument("--faults", choices=("named", "more", "third"), default="named")
     args = parser.parse_args()
-    more = args.faults == "more"
-    jobs = [(i, args.seed, True, more) for i in range(args.planted)]
-    jobs += [(i, args.seed, False, more) for i in range(args.clean)]
+    jobs = [(i, args.seed, True, args.faults) for i in range(args.planted)]
+    jobs += [(i, args.seed, False, args.faults) for i in range(args.clean)]
     rows = []
     with ProcessPoolExecutor(args.processes) as pool:
         for row in pool.map(one, *zip(*jobs, strict=True)):

@@ -33,7 +33,8 @@ class Finding:
     """One systematic fault of a link.
 
     Attributes:
-        kind: position_bias, follows, misread, unreliable, missing, weights, over_reach, not_learned, over_optimisation, record.
+        kind: position_bias, follows, misread, unreliable, missing, weights, over_reach, not_learned, errs_on,
+            over_optimisation, record, leak.
         what: the feature, principle or file that it is about.
         size: in ``unit``, with its 95 % interval.
         p: chance of so large a size without a fault, corrected for all tests of the link.

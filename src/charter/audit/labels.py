@@ -19,6 +19,8 @@ from charter.audit.drivers import Driver, Question, find_drivers, turned
 from charter.audit.evidence import NO_GOLD, Evidence, Pairs
 from charter.audit.features import LENGTH, Features, gram_features, joined, style_features
 from charter.audit.figures import LABELER, LINK_ALPHA, Finding, figure, holm, two_sided_p
+from charter.audit.topics import errs_on
+from charter.audit.weighing import audit_weighing
 from charter.records import Estimate
 from charter.regression import Array, Fit, cluster_index, least_squares, logistic, sigmoid
 from charter.statistics import Z_95, mean, proportion, share, unknown
@@ -31,8 +33,8 @@ MIN_MISREAD = 0.1  # a principle that is read this much worse than the others, o
 MIN_PAIRS = 20
 MIN_TURNED = 0.005  # a pull that turns fewer of the verdicts isn't worth naming
 BENDS = (0.4, 0.7, 0.9)
-NUM_FAMILIES = 4
-"""Families of tests of this link: position, principles, labels, judgments."""
+NUM_FAMILIES = 6
+"""Families of tests of this link: position, principles, labels, judgments, topics, weights."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 
 
@@ -68,16 +70,22 @@ def audit_labels(evidence: Evidence) -> tuple[dict[str, Any], list[Finding]]:
     position, position_faults = _position(pairs)
     principles, principle_faults = _principles(pairs)
     regression, driver_faults = _regression(pairs)
+    weights, weight_faults = audit_weighing(pairs, ALPHA)
+    misread = {
+        fault.what for fault in principle_faults
+    }  # what is read wrongly can't weigh rightly: one fault, told once
+    weight_faults = [fault for fault in weight_faults if fault.what not in misread]
     figures = {
         "position": position,
-        "by_principle": principles,
+        "by_principle": {id: {**row, "weight_given": weights[id]} for id, row in principles.items()},
         "regression": regression,
         "abstentions": {
             "by_reason": evidence.abstentions,
             "share": figure(_abstained(evidence), JUDGMENTS),
         },
     }
-    return figures, position_faults + principle_faults + driver_faults
+    topic_faults = errs_on(LABELER, pairs.label_P, pairs.constitution_P, pairs, ALPHA)
+    return figures, position_faults + principle_faults + driver_faults + topic_faults + weight_faults
 
 
 def _abstained(evidence: Evidence) -> Estimate:
@@ -248,16 +256,17 @@ def _regression(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     return figures, [fault for driver in found if (fault := _driver_fault(driver, labelled)) is not None]
 
 
-def _is_hard(label_P: Array) -> bool:
+def is_hard(label_P: Array) -> bool:
+    """Are nearly all labels 0 or 1?"""
     return bool((np.abs(label_P) >= HARD).mean() > 0.9)
 
 
 def _outcome_name(label_P: Array) -> str:
-    return "label, logistic regression" if _is_hard(label_P) else "log-odds of the soft label, linear regression"
+    return "label, logistic regression" if is_hard(label_P) else "log-odds of the soft label, linear regression"
 
 
 def _outcome(label_P: Array) -> Array:
-    return np.sign(label_P) if _is_hard(label_P) else label_P
+    return np.sign(label_P) if is_hard(label_P) else label_P
 
 
 def _terms(pairs: Pairs, controls_PC: Array) -> list[dict[str, Any]]:
@@ -288,7 +297,7 @@ def _lengths(pairs: Pairs) -> dict[str, Array]:
 
 
 def _fit(columns_PC: Array, pairs: Pairs) -> Fit:
-    if _is_hard(pairs.label_P):
+    if is_hard(pairs.label_P):
         return logistic(columns_PC, (pairs.label_P > 0).astype(float), pairs.index_P)
     return least_squares(columns_PC, pairs.label_P, pairs.index_P)
 
@@ -321,7 +330,7 @@ def _driver_fault(driver: Driver, pairs: Pairs) -> Finding | None:
     size, cost = driver.coefficient, 0.0
     if len(driver.column_P) == len(pairs.pairs):
         verdict_P = pairs.label_P
-        if _is_hard(pairs.label_P):
+        if is_hard(pairs.label_P):
             columns_PC = np.column_stack([principle_controls(pairs), driver.column_P])
             fit = _fit(columns_PC, pairs)
             size, verdict_P = fit.estimate(len(fit.coefficients_M) - 1), columns_PC @ fit.coefficients_M

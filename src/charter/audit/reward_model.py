@@ -21,15 +21,16 @@ from charter.audit.drivers import Driver, Question, find_drivers, turned
 from charter.audit.evidence import Pairs
 from charter.audit.features import LENGTH
 from charter.audit.figures import LINK_ALPHA, REWARD_MODEL, Finding, figure, holm, two_sided_p
-from charter.audit.labels import MIN_TURNED, bent_controls, candidates, principle_controls
+from charter.audit.labels import MIN_TURNED, bent_controls, candidates, is_hard, principle_controls
 from charter.audit.links import agreement, credit
+from charter.audit.topics import errs_on
 from charter.records import Estimate
 from charter.regression import Array, bootstrap, cluster_index, least_squares, sigmoid
 from charter.statistics import Z_95, calibration, unknown
 
 HELD_OUT = "5-reward/held_out.jsonl"
-NUM_FAMILIES = 2
-"""Families of tests of this link: principles, residual."""
+NUM_FAMILIES = 3
+"""Families of tests of this link: principles, residual, topics."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 MIN_PAIRS = 20
 LEARNED = 0.5
@@ -61,7 +62,8 @@ def audit_reward_model(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
         "by_principle": principles,
     }
     pulls = [_driver_fault(driver, held_out) for driver in drivers]
-    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED]
+    topics = errs_on(REWARD_MODEL, held_out.margin_P, held_out.label_P, held_out, ALPHA)
+    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED] + topics
 
 
 def _gold_agreement(pairs: Pairs) -> Estimate:
@@ -117,9 +119,15 @@ def _driver_fault(driver: Driver, pairs: Pairs) -> Finding:
     what = "length" if driver.name == LENGTH else driver.name
     direction = "for" if (size.value or 0.0) > 0 else "against"
     says = f"rewards speak {direction} {what} beyond what the labels say: {size.value:+.3f} nats per unit"
+    cost = turned(pairs.margin_P, part_P)
+    if is_hard(pairs.label_P) and _has_gold(pairs):
+        # labels of 0 and 1 make every pair a clear one: what the principles say tells which pairs are close
+        controls_PC = principle_controls(pairs)
+        fair_P = controls_PC @ least_squares(controls_PC, pairs.margin_P - part_P, pairs.index_P).coefficients_M
+        cost = max(cost, turned(fair_P + part_P, part_P))
     return Finding(
-        REWARD_MODEL, "follows", what, size, f"nats of reward per unit of {driver.name}", driver.p,
-        turned(pairs.margin_P, part_P), says, _examples(driver, pairs),
+        REWARD_MODEL, "follows", what, size, f"nats of reward per unit of {driver.name}", driver.p, cost, says,
+        _examples(driver, pairs),
     )  # fmt: skip
 
 

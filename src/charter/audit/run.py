@@ -11,7 +11,7 @@ writes  8-audit/audit.json   keys:
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
-                             ensemble {num_members, disagreement, spread}
+                             ensemble {num_members, disagreement, spread}, seen {pairs, prompts}
     policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
                              wins {judge, policy, against: {policy: {rate, agrees_with_gold, num_abstained}}}
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
@@ -37,6 +37,7 @@ from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
 from charter.audit.goal import audit_goal
 from charter.audit.labels import audit_labels
+from charter.audit.leak import audit_leak
 from charter.audit.links import waterfall
 from charter.audit.policy import audit_policy, best_of_n, curve_of
 from charter.audit.probes import audit_probes
@@ -78,9 +79,10 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     goal, goal_faults = audit_goal(pairs, _people(people, pairs))
     labels, label_faults = audit_labels(evidence)
     reward_model, reward_faults = audit_reward_model(pairs)
+    seen, leaks = audit_leak(pairs)
     policy, policy_faults = audit_policy(evidence, curve, why_no_reward)
     recursive, probes = audit_recursion(evidence, labels["by_principle"]), audit_probes(evidence, scorer, why_no_scorer)
-    findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *policy_faults, *losses(falls)]
+    findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *leaks, *policy_faults, *losses(falls)]
     findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
     return {
         "run": evidence.config.get("name"),
@@ -95,7 +97,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "chain": chain_of(evidence, falls),
         "goal": goal,
         "labels": labels,
-        "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs)},
+        "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs), "seen": seen},
         "policy": {**policy, "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)},
         "recursive": recursive,
         "probes": probes,

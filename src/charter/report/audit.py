@@ -304,6 +304,12 @@ def _notes(told: dict[str, Any]) -> list[str]:
     abstained = figure(part(told, "labels", "abstentions").get("share"), "accuracy")
     if abstained.value is not None:
         lines.append(f"The labeler abstained on {abstained.text} of its judgments (n {abstained.n:,}).")
+    seen = figure(part(told, "reward_model", "seen").get("prompts"), "accuracy")
+    if seen.value:
+        lines.append(
+            f"{seen.text} of the held-out pairs (n {seen.n:,}) have a prompt that, word for word, was also trained on with other "
+            "responses: what is said of the reward model there is a little too kind."
+        )
     gold = part(told, "gold")
     if gold:
         kind = "simulated: an oracle that knows the truth" if gold.get("simulated") else "as named in the run file"

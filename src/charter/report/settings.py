@@ -133,7 +133,7 @@ def reward_words(artifacts: Artifacts) -> str:
     soft = "" if _trl(artifacts) else ", soft where they are soft"
     judged = "It is" if number == 1 else "The first is"
     return (
-        f"{who} {what}{soft}. {judged} judged on pairs whose prompts it never saw, and beside three baselines that know nothing "
+        f"{who} {what}{soft}. {judged} judged on pairs that were held out by prompt, and beside three baselines that know nothing "
         "of meaning."
     )
 

@@ -115,7 +115,7 @@ def test_bad_override(folder, override, says):
 
 def test_the_village_run_file_loads():
     config = load_run(VILLAGE)
-    assert config.name == "village" and Path(config.constitution).is_file()
+    assert config.name == "village" and resolve_python(config.constitution)().is_file()
 
 
 def test_python_sources():

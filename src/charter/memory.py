@@ -22,7 +22,7 @@ from typing import Any
 
 from charter.config import DirectConfig, LoraConfig, ModelConfig, RunConfig, Training, labeler_models
 from charter.errors import CharterError
-from charter.sources import is_python, resolve_python
+from charter.sources import is_python, public_name, resolve_python
 from charter.store.headers import tensor_shapes
 
 PROMPT_TOKENS = 512
@@ -181,7 +181,7 @@ class _Plan:
         """Models that are asked; a server's memory is its own."""
         parts = []
         for model in dict.fromkeys(models):
-            name = f"{called} {model.source}"
+            name = f"{called} {public_name(model.source)}"
             if model.source.startswith(("http://", "https://")):
                 parts.append(Part(name, "weights", 0, "on its server"))
                 continue
@@ -257,7 +257,7 @@ def shape_of(model: ModelConfig) -> ModelShape | str:
     try:
         folder = _folder(model.source)
         if folder is None:
-            return f"{model.source} is not on this machine yet"
+            return f"{public_name(model.source)} is not on this machine yet"
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = tensor_shapes(folder)
         return _shape(model.source, config.get("text_config") or config, tensors)
@@ -272,7 +272,7 @@ def shape_of(model: ModelConfig) -> ModelShape | str:
         CharterError,
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"{model.source} can't be read ({reason})"
+        return f"{public_name(model.source)} can't be read ({reason})"
 
 
 def _folder(source: str) -> Path | None:

@@ -1,15 +1,17 @@
-"""Sources of the form ``package.module:attribute``: things that an installed package provides."""
+"""Sources: ``package.module:attribute`` for what an installed package provides; and what a source is called in public."""
 
 from __future__ import annotations
 
 import importlib
 import re
+from pathlib import PureWindowsPath
 from typing import Any
 
 from charter.errors import ConfigError
 from charter.suggest import did_you_mean
 
 _PYTHON = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_PATH_VALUE = re.compile(r"""(?m)((?:: |- )["']?)((?:/|~|[A-Za-z]:\\)[^\n"']*)""")
 
 
 def is_python(source: str) -> bool:
@@ -38,3 +40,18 @@ def resolve_python(source: str) -> Any:
             raise ConfigError(f"{source}: there is no {name!r}: {did_you_mean(name, public)}")
         value = getattr(value, name)
     return value
+
+
+def public_name(source: str) -> str:
+    """A model's name without the folders of this machine that lead to it."""
+    return PureWindowsPath(source).name if is_local(source) else source
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a path, of this system or another."""
+    return bool(source.startswith(("/", ".", "~")) or PureWindowsPath(source).drive or "\\" in source)
+
+
+def without_folders(text: str) -> str:
+    """YAML whose values that are paths are cut to their last part: a run file, to be shown."""
+    return _PATH_VALUE.sub(lambda found: f"{found[1]}…/{public_name(found[2])}", text)

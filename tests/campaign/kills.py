@@ -66,7 +66,7 @@ class Trials:
         out = self.work / f"run-{self.found['runs']}"
         kept: dict[str, Any] = {}
         before: set[str] = set()
-        limit = CONCURRENCY if self.server is not None else BATCH * 4  # a local model's concurrency is its batch
+        limit = CONCURRENCY if self.server is not None else BATCH * 4
         for number in range(kills + 1):
             since = len(self.server.bodies) if self.server is not None else 0
             fault = draw(self.rng, self.seconds) if number < kills else None
@@ -77,6 +77,8 @@ class Trials:
                 self.reasked.append(again)
                 self.found["reasked_over_limit"] += again > limit
             before.update(asked)
+            if self.server is None:  # a local model's concurrency is its batch, of which one may be under way
+                limit = max(limit, *(len(row.get("asked", ())) for row in ended.heard), 0)
             for row in ended.heard:
                 kept.update(row.get("kept", {}))
             self.found["lost"] += lost(out, kept)

@@ -2,13 +2,14 @@
 
     python -m tests.campaign.million [--long] [--labels N] [--seed N]
 
-Four things are measured, each in a process of its own that has loaded what ``charter run`` loads:
+Five things are measured, each in a process of its own that has loaded what ``charter run`` loads:
 
 ledger    every answer found again by its key, the hashing of the keys included
 resume    the labelling stage, killed in its last batch: seconds until the first new question goes out, and until it is done
 report    the page of that run written
 page      that page opened in Chromium: until the first 25 pairs stand there, and until all of them can be searched (null
           where there is no Chromium)
+rating    a database of as many pairs, half of them rated: the next pair and the tally for a rater, as the page asks for both
 
 A label is a judgment: a pair, one of 8 principles, one of 2 orders. The model is a hash of the question, so that it takes no
 time worth telling; all else is the stage's own code. The last line is one JSON object.
@@ -17,6 +18,7 @@ time worth telling; all else is the stage's own code. The last line is one JSON 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import resource
@@ -168,6 +170,40 @@ def find_again(out: Path, labels: int, seed: int) -> Callable[[Report], None]:
     return work
 
 
+def rate(out: Path, items: int) -> Callable[[Report], None]:
+    """Fill a database of pairs to be rated, and ask as the rating page does after each label."""
+
+    def work(report: Report) -> None:
+        from charter.records import Message, Prompt, ResponsePair
+        from charter.store.labels import HumanLabel, Item, LabelStore
+        from charter.store.sql import open_database
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for i in range(items):
+                pair = ResponsePair(f"pair-{i}", Prompt(f"{i}", (Message("user", f"ask {i}"),)), "a " * 60, "b " * 60)
+                yield pair.id, i, json.dumps(Item(pair).to_json())
+
+        database = open_database(str(out / "rated.sqlite"))
+        LabelStore(database)
+        with database.transaction() as transaction:
+            transaction.run_many("INSERT INTO items VALUES (?, ?, 1, 'x', ?)", rows())  # type: ignore[arg-type]
+            rated = ((f"l{i}", f"pair-{i}") for i in range(items // 2))
+            transaction.run_many("INSERT INTO labels VALUES (?, ?, 'ann', 'a', 'ab', '', 0, NULL)", rated)  # type: ignore[arg-type]
+            transaction.run("DELETE FROM meta WHERE key = 'counted'")
+        store, slowest = LabelStore(database), 0.0
+        for rater in ("ann", "bob") * 5:
+            began = time.monotonic()
+            item = store.next_item(rater)
+            assert item is not None
+            store.add_label(HumanLabel(f"new-{rater}-{item.pair.id}", item.pair.id, rater, "b", "ab"))
+            store.next_item(rater)
+            done = store.tally(rater).done
+            slowest = max(slowest, time.monotonic() - began)
+        report({"slowest": slowest, "done": done, **used()})
+
+    return work
+
+
 WATCH = """
 new MutationObserver(() => {
   const now = performance.now(), pager = document.querySelector("#explorer .pager");
@@ -218,6 +254,8 @@ def campaign(labels: int, seed: int) -> dict[str, Any]:
         report = run_forked(write_page(out), log)
         assert report.status == 0, report.text
         page = open_page(out / "report.html")
+        rated = run_forked(rate(out, labels), log)
+        assert rated.status == 0, rated.text
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
     found = ledger.heard[-1]
     told = {
@@ -226,12 +264,13 @@ def campaign(labels: int, seed: int) -> dict[str, Any]:
         "resume_cpu_seconds": round(first["cpu"] - start["cpu_before"], 2),
         "done_after_seconds": round(end["ended"] - start["began"], 2), "resume_mib": first["mib"], "done_mib": end["mib"],
         "loaded_mib": start["mib"], "report_seconds": round(report.heard[-1]["seconds"], 2), "report_mib": report.heard[-1]["mib"],
-        "page_seconds": page and round(page[0], 3), "page_searched_seconds": page and round(page[1], 3), "labelling_seconds": round(written, 1), "run_mib": round(size),
+        "page_seconds": page and round(page[0], 3), "page_searched_seconds": page and round(page[1], 3), "rating_seconds": round(rated.heard[-1]["slowest"], 3), "labelling_seconds": round(written, 1), "run_mib": round(size),
     }  # fmt: skip
     bad = {
         "not_found": found["found"] != labels, "lost": end["judgments"] != labels,
         "slow": max(told["ledger_cpu_seconds"], told["resume_cpu_seconds"]) > MAX_SECONDS,
         "slow_page": page is not None and page[0] > MAX_PAGE_SECONDS,
+        "slow_rating": rated.heard[-1]["slowest"] > MAX_PAGE_SECONDS, "uncounted": rated.heard[-1]["done"] != labels // 2 + 10,
         "large": max(found["mib"], end["mib"], report.heard[-1]["mib"]) > MAX_MIB,
     }  # fmt: skip
     failed = [name for name, is_bad in bad.items() if is_bad]

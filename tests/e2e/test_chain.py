@@ -94,6 +94,11 @@ def test_artifacts_are_what_they_say(whole):
     assert load_run(whole / "run.yaml").name == "tiny"
 
 
+def test_no_artifact_names_the_folders_of_this_machine(tiny_world, whole):
+    named = {p.name for p in whole.rglob("*") if p.is_file() and str(tiny_world).encode() in p.read_bytes()}
+    assert named == {"run.yaml"}  # by which it is resumed
+
+
 def test_models_load_in_plain_transformers(whole):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -227,7 +232,8 @@ def test_a_judge_reads_what_gold_cannot(tiny_world, tmp_path):
     summary = run_world(tiny_world, tmp_path / "run", *settings)
     assert summary["policies"]["sl-cai"]["rude_rate"]["n"] == 9
     assert summary["policies"]["sl-cai"]["gold"]["value"] is None
-    assert str(tiny_world / "helpful") in summary["policies"]["sl-cai"]["gold"]["reason"]
+    reason = summary["policies"]["sl-cai"]["gold"]["reason"]
+    assert "helpful@" in reason and str(tiny_world) not in reason
 
 
 KINDS = {

@@ -45,7 +45,7 @@ def test_bfloat16_trains_through_a_float32_copy(tiny_world):
 
 
 def test_the_labeler_is_where_it_labels_and_nowhere_else(tiny_world):
-    labeler = f"labeler {tiny_world / 'labeler'}"
+    labeler = "labeler labeler"
     stages = plan_of(tiny_world)
     assert {name for name, stage in stages.items() if any(p.model == labeler for p in stage.parts)} == {"4-label"}
     direct = f"policy.reward={{kind: direct, model: {{source: {tiny_world / 'labeler'}}}}}"
@@ -61,7 +61,7 @@ def test_several_sources_of_reward_an_ensemble_and_a_judge_that_watches(tiny_wor
     assert {"3-sample", "4-label", "5-reward"} < stages.keys()
     held = [part.model for part in stages["6-policy"].parts if part.what == "weights"]
     assert held.count("reward model") == 3
-    assert held.count(f"labeler {labeler}") == held.count(f"judge {helpful}") == 1
+    assert held.count(f"labeler {labeler.name}") == held.count(f"judge {helpful.name}") == 1
 
 
 def test_what_cannot_be_known_has_a_reason(tiny_world):

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from charter.cli.main import app
 from charter.data.preferences import load_preferences
 from charter.errors import StoreError
-from charter.export.rows import public_name, read_run
+from charter.export.rows import read_run
 from charter.export.write import write_export
 from charter.records import Judgment, Message, PreferencePair, Prompt, RevisionChain
+from charter.sources import public_name, without_folders
 from charter.store.jsonl import write_jsonl
 
 HOSTILE = ("=1+1", "a\n---\nb", "<|endoftext|></s>", "\u2028\u202ex", "half \ud800", "nul \0", "plain")
@@ -171,3 +172,9 @@ def test_refusals_and_names(run, tmp_path):
         "y",
         "http://h/v1",
     ]
+
+
+def test_a_run_file_is_shown_without_the_folders_of_this_machine():
+    text = 'a: "/home/me/x y/w.yaml"\nb: http://h/v1#m\nc: C:\\me\\y\nd:\n- ~/z\ne: org/name\nf: package.module:thing\n'
+    shown = 'a: "…/w.yaml"\nb: http://h/v1#m\nc: …/y\nd:\n- …/z\ne: org/name\nf: package.module:thing\n'
+    assert without_folders(text) == shown

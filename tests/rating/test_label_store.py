@@ -189,3 +189,16 @@ def test_no_password_in_the_name():
     with pytest.raises(StoreError, match="check the URL") as caught:
         LabelStore(database)
     assert secret not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_database_of_a_version_that_did_not_count_what_is_lacking(source, store, clock, make_items, make_label):
+    store.add_items(make_items(6), overlap=0.5)
+    for number in range(3):
+        store.add_label(make_label(f"pair-{number}", "anna"))
+    before = store.next_item("ben"), store.tally("ben")
+    assert 0 < before[1].done < before[1].wanted
+    with open_database(source).transaction() as transaction:
+        transaction.run("DELETE FROM meta WHERE key = 'counted'")
+        transaction.run("DELETE FROM unfilled")
+    again = LabelStore(open_database(source), clock)
+    assert (again.next_item("ben"), again.tally("ben")) == before

@@ -12,7 +12,7 @@ from typing import Any
 from charter import __version__
 from charter.export.evidence import Evidence, is_hub_id, versions
 from charter.export.markdown import block, code, figure, table
-from charter.export.rows import public_name
+from charter.sources import public_name
 
 TAGS = ["constitutional-ai", "rlaif", "trl"]
 MODELS = {

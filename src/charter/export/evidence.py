@@ -15,8 +15,8 @@ from typing import Any
 from charter.config import RunConfig
 from charter.constitution.load import Constitution, load_constitution
 from charter.errors import StoreError
-from charter.export.rows import public_name
 from charter.run_file import load_run
+from charter.sources import public_name
 from charter.store.jsonl import read_json
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from charter.errors import StoreError
 from charter.records import Judgment, Message, PreferencePair, Prompt
+from charter.sources import public_name
 from charter.store.jsonl import read_jsonl, read_rows
 
 Rows = list[dict[str, Any]]
@@ -108,12 +109,6 @@ def _preference(pair: PreferencePair, judgments: list[Judgment]) -> dict[str, An
         "domain": pair.prompt.domain,
         "votes": votes,
     }
-
-
-def public_name(source: str) -> str:
-    """A model's name without the folders of this machine that lead to it."""
-    local = source.startswith(("/", ".", "~")) or PureWindowsPath(source).drive or "\\" in source
-    return PureWindowsPath(source).name if local else source
 
 
 def _whole(value: Any, found: RunRows) -> Any:

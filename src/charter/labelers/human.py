@@ -13,6 +13,7 @@ from charter.data.preferences import load_preferences
 from charter.errors import LabelerError
 from charter.labelers.combine import combine
 from charter.records import Abstention, Judgment, PreferencePair, Prompt, ResponsePair
+from charter.sources import public_name
 from charter.store.hashing import hash_json
 from charter.store.labels import is_label_database, open_labels, preferences
 
@@ -39,9 +40,9 @@ class HumanLabeler:
             DataError, StoreError: it can't be read.
         """
         if not is_label_database(source):
-            return cls(f"human:{source}", load_preferences(Path(source)))
+            return cls(f"human:{public_name(source)}", load_preferences(Path(source)))
         store = open_labels(source)
-        return cls(f"human:{store.name}", preferences(store.items(), store.labels()))
+        return cls(f"human:{public_name(store.name)}", preferences(store.items(), store.labels()))
 
     @property
     def content_hash(self) -> str:

@@ -12,7 +12,7 @@ from charter.config import ModelConfig
 from charter.errors import CharterError, ModelError
 from charter.models.local import LocalModel
 from charter.records import Message
-from charter.sources import is_python, resolve_python
+from charter.sources import is_local, is_python, public_name, resolve_python
 from charter.store.hashing import content_files, hash_file, hash_json
 from charter.store.headers import tensor_shapes
 
@@ -74,7 +74,8 @@ def _tried_out(model: Any, tokenizer: Any, source: str, folder: Path) -> LocalMo
         ModelError: they haven't.
     """
     try:
-        made = LocalModel(model, tokenizer, source, fingerprint(folder))
+        content = fingerprint(folder)
+        made = LocalModel(model, tokenizer, public_model_name(source, content), content)
         ids = [*made.encode_prompt((Message("user", "Hello"),)), *made.encode_response("Hello"), *made.stop_ids]
         made.decode(ids)
     except CharterError:
@@ -89,6 +90,11 @@ def _tried_out(model: Any, tokenizer: Any, source: str, folder: Path) -> LocalMo
         raise ModelError(f"model {source!r}: a token is {wrong[0]}, and the model knows {known}; save the tokenizer that "
                          "belongs to the model, and look at eos_token_id")  # fmt: skip
     return made
+
+
+def public_model_name(source: str, content: str) -> str:
+    """What artifacts call a model: a folder by its last part and the beginning of its content hash, never by its path."""
+    return f"{public_name(source)}@{content[:8]}" if is_local(source) else source
 
 
 def fingerprint(folder: Path) -> str:

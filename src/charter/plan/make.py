@@ -76,6 +76,7 @@ def _calibrated(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
         text = " ".join(turn.content for prompt in inputs.prompts[:50] for turn in prompt.messages)
         stand_ins = _StandIns(speed.written_tokens, len(text) / max(1.0, ruler.response(text)), ruler.prompt)
         meters = {config.model.source: Meter(model)}
+        meters[config.model.source].name = config.model.source  # by which the plan knows it
 
         def open_model(wanted: ModelConfig) -> Meter:
             return stand_ins(wanted) if is_endpoint(wanted.source) else meters.get(wanted.source) or stand_ins(wanted)

@@ -24,6 +24,7 @@ from charter.report.figures import policy_class, policy_name
 from charter.report.memory import memory_rows
 from charter.report.reinforcement import reinforcement, warnings
 from charter.report.visible import clipped, visible
+from charter.sources import without_folders
 from charter.store.disk import atomic_write
 from charter.store.whole import note
 
@@ -165,5 +166,5 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "constitution": artifacts.constitution,
         "principle_texts": {p.id: p.text for p in artifacts.constitution.principles} if artifacts.constitution else {},
         "why_no_constitution": artifacts.why_no_constitution,
-        "run_yaml": artifacts.run_yaml,
+        "run_yaml": without_folders(artifacts.run_yaml),
     }

@@ -3,6 +3,7 @@
 items    a pair, the principle it is judged by, and how many raters it wants (1, or 2 in the shared part)
 labels   append-only; an undone label stays, with the time of its undoing; at most one standing label per item and rater
 leases   who has which item before them, and until when: two raters are not given one item unless it wants two
+unfilled how many labels each item still wants, where it wants any: what comes next is found without reading all that is done
 
 A skip is a label that says nothing: it never becomes a preference, and the item stays open to other raters.
 """
@@ -37,25 +38,28 @@ CREATE TABLE IF NOT EXISTS labels (id TEXT PRIMARY KEY, pair_id TEXT NOT NULL RE
     created DOUBLE PRECISION NOT NULL, undone DOUBLE PRECISION);
 CREATE UNIQUE INDEX IF NOT EXISTS one_standing_label ON labels (pair_id, rater) WHERE undone IS NULL;
 CREATE TABLE IF NOT EXISTS leases (pair_id TEXT NOT NULL, rater TEXT NOT NULL, expires DOUBLE PRECISION NOT NULL,
-    PRIMARY KEY (pair_id, rater))
+    PRIMARY KEY (pair_id, rater));
+CREATE TABLE IF NOT EXISTS unfilled (pair_id TEXT PRIMARY KEY, position INTEGER NOT NULL, lacking INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS unfilled_in_order ON unfilled (position);
+CREATE INDEX IF NOT EXISTS items_by_wanted ON items (wanted)
 """
 
 # the first item that this rater has not answered and that wants more raters than have answered it or hold it
 _NEXT = """
-SELECT body FROM items
-WHERE NOT EXISTS (SELECT 1 FROM labels WHERE labels.pair_id = items.pair_id AND rater = ? AND undone IS NULL)
-  AND (SELECT count(*) FROM labels WHERE labels.pair_id = items.pair_id AND undone IS NULL AND verdict <> 'skip')
-    + (SELECT count(*) FROM leases WHERE leases.pair_id = items.pair_id AND rater <> ? AND expires > ?) < wanted
-ORDER BY position LIMIT 1
+SELECT body FROM unfilled JOIN items ON items.pair_id = unfilled.pair_id
+WHERE NOT EXISTS (SELECT 1 FROM labels WHERE labels.pair_id = unfilled.pair_id AND rater = ? AND undone IS NULL)
+  AND (SELECT count(*) FROM leases WHERE leases.pair_id = unfilled.pair_id AND rater <> ? AND expires > ?) < lacking
+ORDER BY unfilled.position LIMIT 1
 """
 _LEASED = """
 SELECT body FROM items JOIN leases ON leases.pair_id = items.pair_id
 WHERE leases.rater = ? AND leases.expires > ? ORDER BY leases.expires DESC, position LIMIT 1
 """
-_PROGRESS = """
-SELECT count(*), coalesce(sum(wanted), 0), coalesce(sum(CASE WHEN given < wanted THEN given ELSE wanted END), 0)
-FROM (SELECT wanted, (SELECT count(*) FROM labels WHERE labels.pair_id = items.pair_id AND undone IS NULL
-    AND verdict <> 'skip') AS given FROM items) AS counted
+_LACKING = """
+INSERT INTO unfilled SELECT pair_id, position, wanted - given FROM (SELECT pair_id, position, wanted,
+    (SELECT count(*) FROM labels WHERE labels.pair_id = items.pair_id AND undone IS NULL AND verdict <> 'skip') AS given
+    FROM items {where}) AS counted
+WHERE given < wanted
 """
 
 
@@ -110,6 +114,9 @@ class LabelStore:
         with database.transaction(_TABLES) as transaction:
             transaction.run("INSERT INTO meta VALUES ('salt', ?) ON CONFLICT (key) DO NOTHING", secrets.token_hex(16))
             self.salt: str = transaction.run("SELECT value FROM meta WHERE key = 'salt'")[0][0]
+            if not transaction.run("SELECT 1 FROM meta WHERE key = 'counted'"):  # made by a version that didn't count
+                self._count(transaction)
+                transaction.run("INSERT INTO meta VALUES ('counted', '1')")
 
     def add_items(self, items: Sequence[Item], overlap: float) -> None:
         """Put items there; those that are there already keep their labels.
@@ -142,6 +149,16 @@ class LabelStore:
             shared = shared[: round(overlap * len(shared))]
             transaction.run("UPDATE items SET wanted = 1 WHERE wanted <> 1")
             transaction.run_many("UPDATE items SET wanted = 2 WHERE pair_id = ?", [(pair_id,) for pair_id in shared])
+            self._count(transaction)
+
+    def _count(self, transaction: Transaction, pair_id: str | None = None) -> None:
+        """Count anew what one item lacks, or every item."""
+        if pair_id is None:
+            transaction.run("DELETE FROM unfilled")
+            transaction.run(_LACKING.format(where=""))
+        else:
+            transaction.run("DELETE FROM unfilled WHERE pair_id = ?", pair_id)
+            transaction.run(_LACKING.format(where="WHERE pair_id = ?"), pair_id)
 
     def next_item(self, rater: str) -> Item | None:
         """The item that this rater has before them or gets now, leased to them; None where nothing is left for them."""
@@ -183,6 +200,7 @@ class LabelStore:
             created = label.created or self._clock()
             transaction.run("INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", label.id, *key, created)
             transaction.run("DELETE FROM leases WHERE pair_id = ? AND rater = ?", label.pair_id, label.rater)
+            self._count(transaction, label.pair_id)
 
     def undo(self, label_id: str, rater: str) -> None:
         """Take back a label of this rater's and put its pair before them again. Taken back twice is taken back once.
@@ -197,12 +215,14 @@ class LabelStore:
             pair_id, undone = rows[0]
             if undone is None:
                 transaction.run("UPDATE labels SET undone = ? WHERE id = ?", self._clock(), label_id)
+                self._count(transaction, pair_id)
                 self._lease(transaction, pair_id, rater)
 
     def tally(self, rater: str) -> Tally:
         """How far the work is, and this rater's part in it."""
         with self._database.transaction() as transaction:
-            num_pairs, wanted, done = transaction.run(_PROGRESS)[0]
+            num_pairs, wanted = transaction.run("SELECT count(*), coalesce(sum(wanted), 0) FROM items")[0]
+            done = wanted - transaction.run("SELECT coalesce(sum(lacking), 0) FROM unfilled")[0][0]
             mine = dict(
                 transaction.run(
                     "SELECT verdict, count(*) FROM labels WHERE rater = ? AND undone IS NULL GROUP BY verdict", rater

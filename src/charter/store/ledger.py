@@ -18,7 +18,7 @@ from typing import Any, Self
 from charter.errors import StoreError
 from charter.store.wal import enter_wal
 
-_KEYS_PER_QUERY = 500
+_KEYS_PER_QUERY, _CACHE_KIB = 5000, 16 << 10
 _BUSY_SECONDS = 60.0
 
 
@@ -39,6 +39,7 @@ class Ledger:
             )
             enter_wal(self._connection, _BUSY_SECONDS)
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # 2 MiB would be read again and again
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS answers "
                 "(key TEXT PRIMARY KEY, value TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID"

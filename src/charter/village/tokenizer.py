@@ -60,3 +60,8 @@ def starter_folder() -> Path:
 def early_folder() -> Path:
     """Where the starter's earlier, weaker checkpoint lies."""
     return Path(__file__).parent / "starter-early"
+
+
+def constitution_file() -> Path:
+    """Where the village's constitution lies."""
+    return Path(__file__).parents[1] / "constitutions" / "village.yaml"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from charter.errors import TrainingError
+from charter.errors import ModelError, TrainingError
 from charter.progress import QuietProgress
 from charter.stages.keyed import do_stage
 from charter.stages.saved import save_model
@@ -39,6 +39,20 @@ def test_checkpoints_stay_until_the_stage_is_closed(tmp_path, monkeypatch, momen
         assert do_stage(folder, "5-reward", {}, work, QuietProgress()) and found == [False, True]
     left = [path.name for path in (tmp_path / "run" / "5-reward").rglob("*") if "checkpoint" in path.name]
     assert left == [] and verify(tmp_path / "run") == []
+
+
+def test_a_full_device_is_told_in_one_line_and_what_is_done_stays(tmp_path):
+    def work(path):
+        if (path / "rows.jsonl").exists():
+            return {}
+        (path / "rows.jsonl").touch()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with RunFolder.open(tmp_path / "run") as folder:
+        with pytest.raises(ModelError, match="2-sft: the device is out of memory: .*lower tokens_per_forward") as stop:
+            do_stage(folder, "2-sft", {}, work, QuietProgress())
+        assert "\n" not in str(stop.value)
+        assert do_stage(folder, "2-sft", {}, work, QuietProgress())
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from charter.errors import ModelError
 from charter.progress import Progress
 from charter.store.disk import store_errors
 from charter.store.folder import RunFolder, StageFolder
@@ -27,6 +30,9 @@ def do_stage(
     Args:
         reads: all that the result depends on, as JSON.
         work: does the stage in the given folder and returns its summary.
+
+    Raises:
+        ModelError: the device is out of memory; and whatever ``work`` raises.
     """
     key = stage_key(name, reads)
     stage = folder.stage(name)
@@ -36,7 +42,13 @@ def do_stage(
         return key
     _begin(stage, key)
     with stage.attempt():
-        summary = work(stage.path)
+        try:
+            summary = work(stage.path)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{name}: the device is out of memory: where models train, lower tokens_per_forward or set "
+                "gradient_checkpointing, which keeps what is done; elsewhere lower batch_size; then run again"
+            ) from error
         _rename_checkpoints(stage.path, CHECKPOINT, DONE_WITH)
         stage.finish(key, summary)
     _remove_checkpoints(stage.path)

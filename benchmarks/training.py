@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 SIZES = {
+    "1M": dict(vocab_size=1024, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=2),
     "3M": dict(vocab_size=1024, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4),
+    "10M": dict(vocab_size=2048, hidden_size=384, intermediate_size=1056, num_hidden_layers=5, num_attention_heads=6),
     "30M": dict(vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8),
 }
 PAD, END, ASSISTANT = "<pad>", "<|end|>", "<|assistant|>"

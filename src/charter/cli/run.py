@@ -33,6 +33,8 @@ def run(
 ) -> None:
     """Do both phases of Constitutional AI, evaluate, audit, and write a report. The same command resumes.
 
+    Before it begins it says what is left to do, and what that may cost at most.
+
     \f
     JSON: run (folder), summary (the content of summary.json), verdict (of the audit), files {summary, audit, report}.
     """

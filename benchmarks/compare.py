@@ -6,7 +6,8 @@ For each seed the default run is made first; the other methods start from its ph
 in who labels: people (simulated: the oracle's preference, one in ten turned), or the same labeler without a constitution;
 with a verifiable reward nobody labels: the village's checker rewards right answers where there is one; d-RLAIF asks the
 labeler for scores during reinforcement learning, critiques first, and needs minutes more a run. Wins against SL-CAI are by
-the village's early starter, which labels in none of them: a weaker model of the same family, asked by every principle.
+the village's early starter, which labels in none of them: a weaker model of the same family, asked by every principle; it is
+so unsure that with the labeler's min_log_odds of 0.7 it decides nothing.
 Runs lie in build/compare; what is done there is not done again. Ends with `charter compare` of all of them.
 """
 
@@ -31,7 +32,7 @@ DIRECT = (
 )
 JUDGE = (
     f'evaluate.judge={{source: "{STARTER}-early"}}',
-    'evaluate.wins={principles: all, min_log_odds: 0.7, question: "charter.village.skills:question"}',
+    'evaluate.wins={principles: all, question: "charter.village.skills:question"}',
 )
 COPIED = ("1-revise", "2-sft", "3-sample")
 

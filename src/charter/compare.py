@@ -272,8 +272,10 @@ def _chain(runs: Sequence[tuple[list[EvaluatedResponse], dict[str, Any], Path]])
         row["link"]: _over_runs([_link_loss(audit, i) for audit in audits]).to_json()
         for i, row in enumerate(audits[0]["waterfall"]["links"])
     }
+    none = next((str(audit["chain"]["reason"]) for audit in audits if (audit.get("chain") or {}).get("reason")), None)
+    lost = unknown(none) if none else _over_runs([None if value is None else 1 - value for value in last])
     return {
-        "lost": _over_runs([None if value is None else 1 - value for value in last]).to_json(),
+        "lost": lost.to_json(),
         "gold_lost_after_peak": _over_runs([value or 0.0 for value in falls]).to_json(),
         "by_link": by_link,
         "links": _links(audits),

@@ -152,6 +152,9 @@ def summarize_run(
     """Put ``summary.json`` together from the summaries of the stages, by stage folder."""
     evaluated = stages["7-evaluate"]
     missing = {"sl-cai": "phase sl is left out of this run", "rl-cai": "phase rl is left out of this run"}
+    no_labels = (
+        missing["rl-cai"] if "rl" not in config.phases else "nothing is labelled where policy.reward needs no labels"
+    )
     policies = {name: evaluated["policies"].get(name) or no_policy(missing[name]) for name in MAIN_POLICIES}
     return {
         "name": config.name,
@@ -163,8 +166,8 @@ def summarize_run(
         "reader": evaluated["reader"],
         "policies": {**policies, **evaluated["policies"]},
         **({"wins": evaluated["wins"]} if "wins" in evaluated else {}),
-        "labeler": _labeler(stages.get("4-label")),
-        "reward_model": _reward_model(stages.get("5-reward")),
+        "labeler": _labeler(stages.get("4-label"), no_labels),
+        "reward_model": _reward_model(stages.get("5-reward"), no_labels),
         "curves": evaluated["curves"],
         "counts": {name: _counts(summary) for name, summary in stages.items() if name != "7-evaluate"},
         "stages": [
@@ -174,10 +177,10 @@ def summarize_run(
     }
 
 
-def _labeler(stage: dict[str, Any] | None) -> dict[str, Any]:
+def _labeler(stage: dict[str, Any] | None, why: str) -> dict[str, Any]:
     names = ("accuracy", "position_bias", "coverage", "gold_agreement")
     if stage is None:
-        return {name: unknown("phase rl is left out of this run").to_json() for name in names}
+        return {name: unknown(why).to_json() for name in names}
     told = (*names, "accuracy_by_principle", "abstentions", "p_a", "confidence")
     return {
         **{name: stage[name] for name in told},
@@ -185,10 +188,10 @@ def _labeler(stage: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _reward_model(stage: dict[str, Any] | None) -> dict[str, Any]:
+def _reward_model(stage: dict[str, Any] | None, why: str) -> dict[str, Any]:
     names = ("label_agreement", "gold_agreement")
     if stage is None:
-        return {name: unknown("phase rl is left out of this run").to_json() for name in names}
+        return {name: unknown(why).to_json() for name in names}
     return {name: stage[name] for name in (*names, "calibration", "baselines")}
 
 

@@ -1,5 +1,6 @@
 """Tables of the audit: from what audit.json says, with a reason where it says nothing."""
 
+from charter.report.audit import _notes, _own_chain, _waterfall
 from charter.report.audit_tables import audit_tables, why_no_tables
 
 
@@ -57,3 +58,11 @@ def test_what_is_not_known_is_said_and_has_no_table():
     assert audit_tables(nothing) == [] and audit_tables({}) == []
     assert why_no_tables(nothing) == ["The recursive problem: not known, no gold.", "Probes: not known, no gold."]
     assert why_no_tables({}) == []
+
+
+def test_a_run_without_a_chain_shows_no_waterfall_and_says_why():
+    row = {"link": "goal_to_constitution", "agreement": {"value": 0.9}, "loss": {"value": 0.1}}
+    told = {"waterfall": {"links": [row], "num_pairs": 9}, "chain": {"links": [], "reason": "no link gives a verdict"}}
+    assert _waterfall(_own_chain(told)) == []
+    assert "No chain of agreement: no link gives a verdict." in _notes(told)
+    assert len(_waterfall(_own_chain({**told, "chain": {"links": [row], "reason": None}}))) == 1

@@ -102,6 +102,8 @@ def _verdict(told: dict[str, Any]) -> str:
 def _own_chain(told: dict[str, Any]) -> dict[str, Any]:
     """The audit with the links that the run has, where it names them."""
     links = rows_at(told, "chain", "links")
+    if part(told, "chain").get("reason"):  # a note says why there is no chain
+        return {**told, "waterfall": {}}
     known = any(part(row, "agreement").get("value") is not None for row in links)
     return {**told, "waterfall": {**part(told, "waterfall"), "links": links}} if known else told
 
@@ -275,9 +277,9 @@ def _failed_pair(pair: dict[str, Any], row: dict[str, Any]) -> Failure:
 
 
 def _notes(told: dict[str, Any]) -> list[str]:
-    policy = part(told, "policy")
+    policy, no_chain = part(told, "policy"), part(told, "chain").get("reason")
     stop = figure(policy.get("stop_at_kl"), "gold")
-    lines = []
+    lines = [f"No chain of agreement: {no_chain}."] if no_chain else []
     if stop.value is not None:
         lost = figure(policy.get("gold_lost_after_peak"), "gold")
         at = policy_name(str(policy.get("gold_peak")))

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from charter.report.figures import Figure, number
+from charter.report.figures import MINUS, Figure, number
 from charter.report.svg import Scale, domain, element, group, label, picture, ticks
 
 WIDTH = 300.0
@@ -120,12 +120,19 @@ def _fall_row(fall: Fall, before: float, x: Scale, top: float) -> Markup:
         )
     )
     size = fall.loss
-    words = f"lost {size.text} ({size.interval})" if size.value is not None and size.value >= 0 else ""
-    if size.value is not None and size.value < 0:
-        words = f"won {number(-size.value)} back ({size.interval})"
+    words = ""
+    if size.value is not None:  # one decimal: a link's name stands before it
+        told = " to ".join(_point(v) for v in (size.low, size.high) if v is not None)
+        words = f"lost {_point(size.value)}" if size.value >= 0 else f"won {_point(-size.value)} back"
+        words += f" ({told})" if told else ""
     parts.append(element("text", fall.agreement.text, x=x(kept) - 5, y=top + 31, class_="inside", text_anchor="end"))
     parts.append(element("text", words, x=x(1), y=top + 14, class_="note", text_anchor="end"))
     return group(parts, class_="s-rl")
+
+
+def _point(value: float) -> str:
+    text = f"{value:.1f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def line_with_band(

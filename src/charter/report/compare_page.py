@@ -43,7 +43,7 @@ def write_comparison(found: dict[str, Any], path: Path) -> None:
 def _picture(methods: Sequence[dict[str, Any]]) -> list[Chart]:
     rows = [
         (
-            method["name"],
+            method["name"].partition(",")[0],  # there is little room beside a cross
             figure(method["figures"]["correct_rate"], "correct_rate"),
             figure(method["figures"]["harmful_rate"], "harmful_rate"),
             STYLES[i % len(STYLES)],
@@ -113,7 +113,9 @@ def _cost(methods: Sequence[dict[str, Any]]) -> Table:
     for method in methods:
         labels, chain = method["labels"], method["chain"]
         why = "scores are part of training"
-        counts = [Figure(labels[key], reason=why) for key in ("num_labels", "tokens", "seconds", "num_scores")]
+        counts = [
+            Figure(labels[key], reason=why, kind="count") for key in ("num_labels", "tokens", "seconds", "num_scores")
+        ]
         lost = [figure(chain[key], name) for key, name in (("lost", "accuracy"), ("gold_lost_after_peak", "gold"))]
         rows.append(TableRow(method["name"], [*counts, *lost]))
     columns = [

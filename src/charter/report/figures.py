@@ -73,7 +73,7 @@ def number(value: float, kind: str = "number") -> str:
         percent = value * 100
         digits = 1 if 0 < percent < 10 or 90 < percent < 100 else 0
         return f"{percent:.{digits}f} %".replace("-", MINUS)
-    if abs(value) >= 1000:
+    if kind == "count" or abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", MINUS)
     digits = 1 if abs(value) >= 10 else 2
     text = f"{value:.{digits}f}"

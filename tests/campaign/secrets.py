@@ -11,6 +11,7 @@ pages and all output are searched. The last line is one JSON object.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
 import shutil
@@ -51,7 +52,7 @@ SMALL = (  # what the labeler doesn't see is kept small
     "evaluate.sl_rounds=[]", "evaluate.prompts.limit=2", "label.min_coverage=0.1",
 )  # fmt: skip
 COMMANDS = (
-    ["report", "RUN"], ["audit", "RUN"], ["verify", "RUN"], ["watch", "RUN", "--json"], ["show", "RUN", "pair-train-0"],
+    ["report", "RUN"], ["audit", "RUN"], ["verify", "RUN"], ["watch", "RUN", "--json"], ["show", "RUN", "PAIR"],
     ["export", "RUN", "--to", "trl", "--out", "RUN-trl"], ["export", "RUN", "--to", "hf", "--out", "RUN-hf"],
     ["plan", "RUN/run.yaml", "--no-calibrate"], ["run", "RUN/run.yaml", "--out", "RUN", "--json"],
 )  # fmt: skip
@@ -112,8 +113,12 @@ class Trials:
             self.failing = None
             if first.status:  # it may stop again: that an item is too long for a server is remembered
                 self.run(name, f"{server.url}#m")
+            pair = json.loads((out / "3-sample" / "pairs.jsonl").read_text().splitlines()[0])["id"]
             for arguments in COMMANDS if number < 4 else COMMANDS[:3]:
-                told = run_forked(command([word.replace("RUN", str(out)) for word in arguments]), self.work / "log")
+                told = run_forked(
+                    command([word.replace("RUN", str(out)).replace("PAIR", pair) for word in arguments]),
+                    self.work / "log",
+                )
                 self.ends[f"{arguments[0]}: exit {told.status}"] += 1
                 self.search(told.text)
             self.sent += sum(KEY in str(headers) for headers in server.headers)

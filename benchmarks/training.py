@@ -1,7 +1,7 @@
 """Charter's training loops against TRL's, side by side: same model, data, precision and settings, step by step in turn.
 
     python benchmarks/training.py [--size 3M|30M] [--threads 1] [--steps 6] [--only sft,reward,grpo,ppo]
-                                    [--trl-ppo DIR]
+                                    [--trl-ppo DIR] [--rates-only]
 
 Needs TRL 1.16 (pip install trl==1.16.0 accelerate datasets). Each of TRL's steps is followed by one of ours on the same
 examples; the ratio is the median over the steps. With one thread, time is that of the process alone, so that neighbours on
@@ -524,7 +524,8 @@ def main() -> None:
         if figures is None:
             told |= {name: None, f"{name}_reason": reason}
             continue
-        peaks = [(apart(name, side, args, place)[0] or {}).get("peak_mb") for side in ("charter", "trl")]
+        sides = () if args.rates_only else ("charter", "trl")
+        peaks = [(apart(name, side, args, place)[0] or {}).get("peak_mb") for side in sides]
         show(name, figures, peaks, told)
     print(json.dumps(told))
 
@@ -539,7 +540,7 @@ def show(name: str, figures: dict[str, float], peaks: list[int | None], told: di
     told["share_of_matmul"][name], told["peak_memory_mb"][name] = round(share, 2), peaks
     print(
         f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
-        + f", share of matmul {share:.2f}, peak MB {peaks[0]} against {peaks[1]}",
+        + f", share of matmul {share:.2f}" + (f", peak MB {peaks[0]} against {peaks[1]}" if peaks else ""),
         flush=True,
     )  # fmt: skip
 

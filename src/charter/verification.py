@@ -33,27 +33,32 @@ class Verified:
         num_stages: finished stages, whose files were hashed.
         faults: a line each.
         unverified: names of the files whose content nothing tells of.
+        unknown: those of them that Charter doesn't write.
     """
 
     num_stages: int
     faults: list[str]
     unverified: list[str]
+    unknown: list[str]
 
 
-def verify_run(run: Path) -> Verified:
+def verify_run(run: Path, unread: tuple[str, ...] = ()) -> Verified:
     """Verify a run folder.
+
+    Args:
+        unread: endings of the names of files that are not hashed, only looked for.
 
     Raises:
         StoreError: it is no run folder, or a file can't be read.
     """
-    faults = folder.verify(run)
+    faults = folder.verify(run, unread)
     manifests = whole.manifests_of(run)
     if not manifests and not any((run / name).is_file() for name in ("run.yaml", "summary.json", whole.WHOLE)):
         raise StoreError(f"{run}: no run folder (neither run.yaml nor a finished stage is there): check the path")
     unverified = whole.unverified(run)
     if unverified:
         faults = list(dict.fromkeys([*faults, *_disagreements(run, manifests)]))
-    return Verified(len(manifests), faults, unverified)
+    return Verified(len(manifests), faults, unverified, whole.unknown(unverified))
 
 
 def _disagreements(run: Path, manifests: list[Path]) -> list[str]:

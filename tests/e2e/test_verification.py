@@ -66,8 +66,15 @@ def test_without_the_list_the_rest_is_named_and_the_exit_code_tells(charter, run
     assert {"constitution.yaml", "run.yaml", "report.html", "summary.json", "8-audit/audit.json"} <= set(
         told["unverified"]
     )
+    (run / "sitecustomize.py").write_text("")
     code, out, _ = charter("verify", run)
-    assert code == 3 and "not checked" in out and "constitution.yaml" in out and "report.html" in out
+    assert (
+        code == 3
+        and "\nsitecustomize.py: unknown" in out
+        and "not checked" in out
+        and "constitution.yaml" in out
+        and "report.html" in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,6 @@ def test_without_the_list_the_rest_is_named_and_the_exit_code_tells(charter, run
         ),
         (lambda run: shutil.rmtree(run / "4-label"), "4-label/done.json: missing, though"),
         (lambda run: (run / "6-policy" / "done.json").unlink(), "6-policy/done.json: missing, though 7-evaluate"),
-        (lambda run: (run / "sitecustomize.py").write_text(""), "sitecustomize.py: no file that a run writes"),
     ],
 )
 def test_what_can_still_be_checked_is(charter, run, forge, says):
@@ -94,3 +100,26 @@ def test_what_can_still_be_checked_is(charter, run, forge, says):
     forge(run)
     code, out, _ = charter("verify", run)
     assert code == 1 and says in out and "not checked" in out
+
+
+def test_the_report_says_that_the_folder_does_not_verify(charter, run):
+    code, _, err = charter("report", run)
+    assert (code, err) == (0, "") and "not verify" not in (run / "report.html").read_text()
+    _edit(run / "summary.json", _forge_rate)
+    code, _, err = charter("report", run)
+    assert code == 0 and err.count("\n") == 1 and "summary.json: content changed" in err
+    assert (
+        "does not verify" in (run / "report.html").read_text() and "summary.json" in (run / "report.html").read_text()
+    )
+    code, out, _ = charter("verify", run)
+    assert code == 1 and out.splitlines() == ["summary.json: content changed since the run was finished"]
+
+    (run / "files.json").unlink()
+    code, _, err = charter("report", run)
+    assert "summary.json: policies.rl-cai.num_words" in err and "does not verify" in (run / "report.html").read_text()
+
+
+def test_the_report_of_a_run_without_its_list_says_so(charter, run):
+    (run / "files.json").unlink()
+    code, _, err = charter("report", run)
+    assert code == 0 and err.count("\n") == 1 and "files.json" in err and "summary.json" in err

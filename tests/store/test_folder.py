@@ -11,7 +11,7 @@ from charter.errors import StoreError
 from charter.store.folder import RunFolder, verify
 from charter.store.hashing import hash_folder, hash_json
 from charter.store.jsonl import read_rows, write_json, write_jsonl
-from charter.store.whole import WHOLE, close, note, reopen, unverified
+from charter.store.whole import WHOLE, close, note, reopen, unknown, unverified
 
 HOLD = (
     "import sys, time, pathlib; from charter.store.folder import RunFolder\n"
@@ -200,7 +200,7 @@ def test_every_file_is_known_or_told(tmp_path):
     ]
     assert verify(run) == expected
     reopen(run)
-    assert "sitecustomize.py: no file that a run writes" in verify(run)
+    assert unknown(unverified(run)) == [".hidden/a", "sitecustomize.py"]
 
 
 def test_writes_beside_a_database_are_not_verified(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,8 @@ def verify(
     with, or a database has writes beside it; the files that nothing tells of are named.
 
     \f
-    JSON: run, num_stages (finished ones, which were hashed), faults[] (a line each), unverified[] (names of files).
+    JSON: run, num_stages (finished ones, which were hashed), faults[] (a line each), unverified[] (names of files),
+    unknown[] (those of them that Charter doesn't write).
     """
     from charter.models.templates import template_faults
     from charter.verification import verify_run
@@ -34,8 +36,7 @@ def verify(
     faults = [*found.faults, *template_faults(run, _base(run))]
     code = 1 if faults else UNVERIFIED if found.unverified or not found.num_stages else 0
     if as_json:
-        told = {"run": str(run), "num_stages": found.num_stages, "faults": faults, "unverified": found.unverified}
-        say(json.dumps(told))
+        say(json.dumps({"run": str(run), **asdict(found), "faults": faults}))
         raise typer.Exit(code)
     for line in faults:
         say(line)
@@ -45,6 +46,8 @@ def verify(
         shown = sorted(found.unverified, key=lambda name: (name.count("/"), name))[:NUM_NAMES]
         more = len(found.unverified) - len(shown)
         say(f"not checked, as {_why(run)}: {', '.join(shown)}{f' and {more} more (--json names all)' if more else ''}")
+    for name in found.unknown:
+        say(f"{name}: unknown, no file that a run writes")
     raise typer.Exit(code)
 
 

@@ -230,19 +230,22 @@ class StageFolder:
         return sum((end or start) - start for start, end in self._attempts().items() if start != self._began)
 
 
-def verify(run_path: Path) -> list[str]:
+def verify(run_path: Path, unread: tuple[str, ...] = ()) -> list[str]:
     """Hash every file of a finished run, or of its finished stages, again; one line per file that isn't as it was written.
+
+    Args:
+        unread: endings of the names of files that are not hashed, only looked for.
 
     Raises:
         StoreError: there is no run there, or a file can't be read.
     """
     if not run_path.is_dir():
         raise StoreError(f"{run_path}: no run folder there: check the path")
-    stages = [line for path in manifests_of(run_path) for line in _verify_stage(path.parent)]
-    return links(run_path) + stages + faults_beside_stages(run_path)
+    stages = [line for path in manifests_of(run_path) for line in _verify_stage(path.parent, unread)]
+    return links(run_path) + stages + faults_beside_stages(run_path, unread)
 
 
-def _verify_stage(folder: Path) -> list[str]:
+def _verify_stage(folder: Path, unread: tuple[str, ...]) -> list[str]:
     try:
         manifest = StageFolder(folder)._manifest()
     except CharterError as error:
@@ -267,6 +270,6 @@ def _verify_stage(folder: Path) -> list[str]:
         for key in sorted(present.keys() - manifest["files"].keys())
     ]
     for key in sorted(manifest["files"].keys() & present.keys()):
-        if hash_file(present[key]) != manifest["files"][key]["sha256"]:
+        if not key.endswith(unread) and hash_file(present[key]) != manifest["files"][key]["sha256"]:
             faults.append(f"{name}/{key}: content changed since the stage was finished")
     return faults

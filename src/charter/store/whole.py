@@ -48,11 +48,14 @@ def note(run: Path, names: Iterable[str]) -> None:
         _write(run, {**files, **{name: hash_file(run / name) for name in names}})
 
 
-def faults_beside_stages(run: Path) -> list[str]:
-    """One line per file that isn't as it was when the run was closed; where it isn't closed, per file that no run has."""
-    beside = [name for name in _beside(run) if not name.endswith(_PASSING)]
+def faults_beside_stages(run: Path, unread: tuple[str, ...] = ()) -> list[str]:
+    """One line per file that isn't as it was when the run was closed; none where it isn't closed.
+
+    Args:
+        unread: endings of the names of files that are not hashed.
+    """
     if not (run / WHOLE).is_file():
-        return [f"{name}: no file that a run writes" for name in beside if not _OF_RUNS.fullmatch(name)]
+        return []
     files, fault = _read(run)
     if fault is not None:
         return [fault]
@@ -61,9 +64,10 @@ def faults_beside_stages(run: Path) -> list[str]:
         path = run / name
         if not path.is_file():
             faults.append(f"{name}: missing")
-        elif not path.is_symlink() and hash_file(path) != digest:
+        elif not name.endswith(unread) and not path.is_symlink() and hash_file(path) != digest:
             faults.append(f"{name}: content changed since the run was finished")
-    return faults + [f"{name}: not there when the run was finished" for name in beside if name not in files]
+    added = [name for name in _beside(run) if name not in files and not name.endswith(_PASSING)]
+    return faults + [f"{name}: not there when the run was finished" for name in added]
 
 
 def unverified(run: Path) -> list[str]:
@@ -75,6 +79,11 @@ def unverified(run: Path) -> list[str]:
         for name in _beside(run)
         if (name.endswith(_PASSING) and (run / name).stat().st_size) or not (closed or name in manifests)
     ]
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Those of the files beside stages that Charter doesn't write."""
+    return [name for name in names if not _OF_RUNS.fullmatch(name) and not name.endswith(_PASSING)]
 
 
 def links(run: Path) -> list[str]:

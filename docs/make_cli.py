@@ -19,7 +19,8 @@ HEAD = """# Commands
 Made from the program by `python docs/make_cli.py`; change the help texts there, not here.
 
 Exit codes: 0 done; 1 the command found what it looks for (a changed file, an unfit labeler, a problem); 2 something that you can
-mend, said in one line on standard error; 130 interrupted. With `--json` standard output is one JSON document; what goes on is
+mend, said in one line on standard error; 3 nothing is wrong in what `charter verify` could check, but it couldn't check all;
+130 interrupted. With `--json` standard output is one JSON document; what goes on is
 shown on standard error. Shell completion: `charter --install-completion`.
 """
 

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "training": LABELERS,
     "stages": TRAINING | {"summary"},
     "summary": TOOLS,
+    "verification": TOOLS | {"constitution"},
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking", "memory", "outlook"},
     "outlook": STAGES | {"pipeline", "plan"},
@@ -50,18 +51,18 @@ MAY_IMPORT = {
     "chat": MODELS,
     "watch": TOOLS,
     "audit": LABELERS,  # never stages, training: a buggy stage can't vouch for itself
-    "report": LOW | {"audit", "summary"},
+    "report": LOW | {"audit", "summary", "verification"},
     "memory": TOOLS,
     "compare": TOOLS,
     "export": LOW,
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | set("pipeline plan doctor chat watch audit compare export report rating village memory".split()),
+    "cli": STAGES | set("verification pipeline plan doctor chat watch audit compare export report rating village memory".split()),
 }
 FILES = sorted(ROOT.rglob("*.py"))
 TORCH_FREE = (
-    "api chat watch doctor report cli store constitution data audit compare export rating memory".split()
+    "api chat watch doctor verification report cli store constitution data audit compare export rating memory".split()
 )  # nothing heavy before it is needed
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 

@@ -13,6 +13,7 @@ from charter.cli import main as cli
 from charter.cli.run import default_run_file, headline
 from charter.run_file import load_run
 from charter.store.folder import RunFolder
+from charter.store.whole import close
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -109,10 +110,17 @@ def test_verify(charter, tmp_path):
         with stage.attempt():
             (stage.path / "rows.jsonl").write_text("{}\n")
             stage.finish("k", {})
+    close(tmp_path)
     assert charter("verify", tmp_path)[0] == 0
     (stage.path / "rows.jsonl").write_text("{ }")
     code, out, _ = charter("verify", tmp_path)
     assert code == 1 and "1-revise/rows.jsonl: content changed" in out
+
+
+def test_verify_refuses_what_is_no_run_folder(charter, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    code, out, err = charter("verify", tmp_path, "--json")
+    assert (code, out) == (2, "") and "no run folder" in err and err.count("\n") == 1
 
 
 def test_verify_names_a_chat_template_that_is_not_the_base_models(charter, tmp_path):

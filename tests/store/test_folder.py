@@ -11,7 +11,7 @@ from charter.errors import StoreError
 from charter.store.folder import RunFolder, verify
 from charter.store.hashing import hash_folder, hash_json
 from charter.store.jsonl import read_rows, write_json, write_jsonl
-from charter.store.whole import WHOLE, close, note, reopen
+from charter.store.whole import WHOLE, close, note, reopen, unknown, unverified
 
 HOLD = (
     "import sys, time, pathlib; from charter.store.folder import RunFolder\n"
@@ -165,3 +165,48 @@ def test_a_file_written_anew_is_noted_and_blesses_no_other(tmp_path):
     assert verify(tmp_path) == ["summary.json: content changed since the run was finished"]
     reopen(tmp_path)
     assert verify(tmp_path) == []
+
+
+def test_every_file_is_known_or_told(tmp_path):
+    run = tmp_path / "run"
+    with RunFolder.open(run) as folder:
+        stage = _finished(folder).path
+    (stage / ".key").write_text("k1")
+    (run / "wandb" / "run-1").mkdir(parents=True)
+    (run / "wandb" / ".settings").write_text("of the tracker")
+    (run / "wandb" / "latest").symlink_to("run-1")  # as trackers do
+    assert verify(run) == [] and unverified(run) == ["1-revise/attempts.jsonl", "wandb/.settings"]
+    close(run)
+    assert verify(run) == [] and unverified(run) == []
+
+    (run / "sitecustomize.py").write_text("print()")
+    (run / ".hidden").mkdir()
+    (run / ".hidden" / "a").write_text("")
+    (stage / ".more").write_text("")
+    (stage / ".key").write_text("k2")
+    (run / "8-audit").symlink_to(tmp_path)
+    (tmp_path / "rows.jsonl").write_bytes((stage / "rows.jsonl").read_bytes())  # the same content, for now
+    (stage / "rows.jsonl").unlink()
+    (stage / "rows.jsonl").symlink_to(tmp_path / "rows.jsonl")
+    os.mkfifo(run / "pipe")
+    expected = [
+        f"1-revise/rows.jsonl: a link to {tmp_path / 'rows.jsonl'}, no file of the run",
+        f"8-audit: a link to {tmp_path}, no file of the run",
+        "pipe: no plain file",
+        "1-revise/.key: not the key under which the stage was finished",
+        "1-revise/.more: not there when the stage was finished",
+        ".hidden/a: not there when the run was finished",
+        "sitecustomize.py: not there when the run was finished",
+    ]
+    assert verify(run) == expected
+    reopen(run)
+    assert unknown(unverified(run)) == [".hidden/a", "sitecustomize.py"]
+
+
+def test_writes_beside_a_database_are_not_verified(tmp_path):
+    (tmp_path / "ledger.sqlite").write_text("x")
+    close(tmp_path)
+    (tmp_path / "ledger.sqlite-wal").write_text("")
+    assert (verify(tmp_path), unverified(tmp_path)) == ([], [])
+    (tmp_path / "ledger.sqlite-wal").write_text("pages")
+    assert (verify(tmp_path), unverified(tmp_path)) == ([], ["ledger.sqlite-wal"])

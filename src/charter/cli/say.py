@@ -14,6 +14,11 @@ def say(line: str = "") -> None:
     typer.echo(safe_text(line))
 
 
+def warn(line: str) -> None:
+    """Print one line to standard error; the command goes on."""
+    typer.echo("charter: warning: " + " ".join(safe_text(line).split()), err=True)
+
+
 def figure(estimate: dict[str, Any] | None) -> str:
     """An estimate as JSON, in a few characters: ``0.12 (0.08-0.17)``; a dash where it can't be known."""
     if not estimate or estimate["value"] is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from charter.report.visible import clipped, visible
 from charter.sources import without_folders
 from charter.store.disk import atomic_write
 from charter.store.whole import note
+from charter.verification import Verified, verify_run
 
 REPORT = "report.html"
 MAX_BYTES = 4_900_000  # of the page: what the rest of it leaves goes to the label explorer
@@ -45,14 +47,27 @@ CONTENTS = (
 )
 
 
-def write_report(run: Path) -> Path:
+def check(run: Path) -> Verified:
+    """Is what the page is made from as it was written? Weights and ledger, which it doesn't read, are not hashed.
+
+    Raises:
+        StoreError: it is no run folder, or a file can't be read.
+    """
+    return verify_run(run, unread=(".safetensors", ".sqlite", REPORT))
+
+
+def write_report(run: Path, found: Verified | None = None) -> Path:
     """Write ``report.html`` into a run folder, finished or not, and return its path.
+
+    Args:
+        found: what ``check`` found; None: it is called.
 
     Raises:
         DataError: it is no run folder, or a file in it is broken.
         StoreError: a file can't be read or written.
     """
-    html = render(read_run(run))
+    artifacts = read_run(run)
+    html = render(artifacts, (found or check(run)).faults)
     path = run / REPORT
     with atomic_write(path) as file:
         file.write(html.encode("utf-8"))
@@ -60,8 +75,12 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def render(artifacts: Artifacts) -> str:
-    """The page as text, without lone surrogates."""
+def render(artifacts: Artifacts, faults: Sequence[str] = ()) -> str:
+    """The page as text, without lone surrogates.
+
+    Args:
+        faults: what doesn't verify in the folder.
+    """
     style, script = asset("page.css"), asset("explorer.js")
     template = environment().from_string(asset("page.html.j2"))
     parts = {
@@ -74,6 +93,7 @@ def render(artifacts: Artifacts) -> str:
         "chains": examples.chains(artifacts),
         **_figures(artifacts.summary),
         **_words(artifacts),
+        "notices": [*words.unsound(faults), *words.notices(artifacts)],
     }
     labels, num_pairs = read_labels(artifacts)
     bare = template.render(labels=explorer(labels, num_pairs, 0), labels_words="", **parts)
@@ -145,7 +165,6 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
     return {
         "title": words.title(artifacts),
         "facts": words.facts(artifacts),
-        "notices": words.notices(artifacts),
         "simulated": words.simulated(artifacts),
         "hashes": words.hashes(artifacts),
         "command": words.command(artifacts),

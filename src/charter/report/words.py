@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from charter.report.reinforcement import warnings
 from charter.report.sections import MAIN, TABLE, part, policy_figure, rows_at
 from charter.report.settings import labels_by, short_source
 
+NUM_FAULTS = 3  # named on the page
 OTHER_FIGURES = (
     ("labeler", "accuracy"),
     ("labeler", "position_bias"),
@@ -108,6 +110,15 @@ def _reader(summary: dict[str, Any]) -> str:
         return f"{gold.get('name')}{' (simulated)' if gold.get('simulated') else ''}"
     reader = str(summary.get("reader") or "")
     return "nobody" if reader == "none" else reader
+
+
+def unsound(faults: Sequence[str]) -> list[Notice]:
+    """That files were changed since the run wrote them, if any were."""
+    if not faults:
+        return []
+    more = f" and {len(faults) - NUM_FAULTS} more" if len(faults) > NUM_FAULTS else ""
+    text = f"Do not trust the figures: {'; '.join(faults[:NUM_FAULTS])}{more}. charter verify names all."
+    return [Notice("This run folder does not verify.", text)]
 
 
 def notices(artifacts: Artifacts) -> list[Notice]:

@@ -14,8 +14,8 @@ from charter.progress import Progress
 from charter.store.disk import store_errors
 from charter.store.folder import RunFolder, StageFolder
 from charter.store.hashing import hash_json
+from charter.store.whole import KEY_FILE
 
-KEY_FILE = ".key"  # hidden: no content of the stage
 State = Literal["done", "begun", "to do"]
 CHECKPOINT, DONE_WITH = "checkpoint", ".checkpoint"
 

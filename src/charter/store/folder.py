@@ -29,10 +29,17 @@ from charter.errors import CharterError, StoreError
 from charter.store.disk import store_errors
 from charter.store.hashing import content_files, hash_file, hash_json
 from charter.store.jsonl import JsonlAppender, read_json, read_rows, write_json
-from charter.store.whole import faults_beside_stages
+from charter.store.whole import (
+    ATTEMPTS,
+    KEY_FILE,
+    MANIFEST,
+    faults_beside_stages,
+    left_by_training,
+    links,
+    manifests_of,
+    plain_files,
+)
 
-MANIFEST = "done.json"
-ATTEMPTS = "attempts.jsonl"
 _HOLDER_TRIES, _HOLDER_SECONDS = 25, 0.02  # how long a new holder may take to write its name
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -223,19 +230,22 @@ class StageFolder:
         return sum((end or start) - start for start, end in self._attempts().items() if start != self._began)
 
 
-def verify(run_path: Path) -> list[str]:
+def verify(run_path: Path, unread: tuple[str, ...] = ()) -> list[str]:
     """Hash every file of a finished run, or of its finished stages, again; one line per file that isn't as it was written.
+
+    Args:
+        unread: endings of the names of files that are not hashed, only looked for.
 
     Raises:
         StoreError: there is no run there, or a file can't be read.
     """
     if not run_path.is_dir():
         raise StoreError(f"{run_path}: no run folder there: check the path")
-    stages = [line for path in sorted(run_path.glob(f"*/{MANIFEST}")) for line in _verify_stage(path.parent)]
-    return stages + faults_beside_stages(run_path)
+    stages = [line for path in manifests_of(run_path) for line in _verify_stage(path.parent, unread)]
+    return links(run_path) + stages + faults_beside_stages(run_path, unread)
 
 
-def _verify_stage(folder: Path) -> list[str]:
+def _verify_stage(folder: Path, unread: tuple[str, ...]) -> list[str]:
     try:
         manifest = StageFolder(folder)._manifest()
     except CharterError as error:
@@ -244,13 +254,22 @@ def _verify_stage(folder: Path) -> list[str]:
     name = folder.name
     if told != hash_json(manifest):
         return [f"{name}/{MANIFEST}: the manifest itself was changed"]
-    present = {key: path for key, path in content_files(folder).items() if key not in (MANIFEST, ATTEMPTS)}
-    faults = [f"{name}/{key}: missing" for key in sorted(manifest["files"].keys() - present.keys())]
+    key_file = folder / KEY_FILE
+    faults = []
+    if key_file.is_file() and key_file.read_bytes() != str(manifest["key"]).encode():
+        faults.append(f"{name}/{KEY_FILE}: not the key under which the stage was finished")
+    present = {
+        key: path
+        for key, path in plain_files(folder).items()
+        if key not in (MANIFEST, ATTEMPTS, KEY_FILE) and not left_by_training(key)
+    }
+    missing = [key for key in sorted(manifest["files"].keys() - present.keys()) if not (folder / key).is_file()]
+    faults += [f"{name}/{key}: missing" for key in missing]
     faults += [
         f"{name}/{key}: not there when the stage was finished"
         for key in sorted(present.keys() - manifest["files"].keys())
     ]
     for key in sorted(manifest["files"].keys() & present.keys()):
-        if hash_file(present[key]) != manifest["files"][key]["sha256"]:
+        if not key.endswith(unread) and hash_file(present[key]) != manifest["files"][key]["sha256"]:
             faults.append(f"{name}/{key}: content changed since the stage was finished")
     return faults

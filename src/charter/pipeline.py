@@ -24,6 +24,7 @@ from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
+from charter.stages.beforehand import warnings
 from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash, remember
@@ -61,6 +62,8 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
         reopen(folder)
         remember(config, inputs, folder)
+        for line in warnings(config, inputs):
+            progress.say(f"warning: {line}")
         for line in outlook(config, inputs, run_folder, ledger):
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()

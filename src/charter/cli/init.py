@@ -33,7 +33,7 @@ revise:                       # phase 1: answer, then criticise and rewrite by a
 sft:                          # supervised training on the revisions of all rounds
   learning_rate: 1.0e-5
   batch_size: 8
-  num_helpful: 8              # unrevised answers to harmless prompts, so that it doesn't forget how to help
+  num_helpful: 8              # unrevised answers to prompts marked harmful: false, so that it doesn't forget how to help
 
 sample:                       # phase 2: two answers per prompt
   sampling: {{max_new_tokens: 256, batch_size: 16}}

@@ -39,7 +39,7 @@ from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.store.whole import reopen
-from charter.summary import summarize_run
+from charter.summary import MAIN_POLICIES, summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
 from charter.training.lora import check_lora
@@ -385,10 +385,18 @@ class Pipeline:
         reads = {"config": config.settings(), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
 
+    def _held_out(self, evaluated: dict[str, Any]) -> dict[str, Any]:
+        """How many held-out prompts are training prompts too, and the main policies' figures on the others."""
+        seen = self._inputs.seen()
+        names = [name for name in MAIN_POLICIES if name in evaluated["policies"]]
+        unseen = evaluate.on_unseen(self._folder.path / "7-evaluate", names, seen, evaluated["reader"])
+        return {"num_prompts": len(self._inputs.held_out), "num_seen": len(seen), "unseen": unseen}
+
     def _summarize(self) -> dict[str, Any]:
         summaries = {name: self._folder.stage(name).summary() for name in self._keys}
         summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
         plan = memory_plan(self._config, on_gpu=torch.cuda.is_available())
         summary["memory"] = [stage.to_json() for stage in plan]
+        summary["held_out"] = self._held_out(summaries["7-evaluate"])
         write_json(self._folder.path / "summary.json", summary)
         return summary

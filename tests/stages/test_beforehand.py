@@ -6,9 +6,11 @@ import pytest
 
 from charter.config import RunConfig
 from charter.constitution.load import Constitution
-from charter.records import Message, Prompt
+from charter.records import EvaluatedResponse, Message, Prompt, Reading
 from charter.stages.beforehand import warnings
+from charter.stages.evaluate import on_unseen
 from charter.stages.inputs import Inputs
+from charter.store.jsonl import write_jsonl
 
 RUN = {
     "name": "x", "constitution": "c", "model": {"source": "m"}, "prompts": {"source": "p"},
@@ -38,6 +40,30 @@ def test_helpful_answers_need_a_prompt_that_is_marked_harmless(marks):
     assert line.startswith("sft.num_helpful is 8 and no prompt is marked harmful: false")
     assert said(prompts(*marks)) == said(prompts(*marks, False), sft={"num_helpful": 8}) == []
     assert said(prompts(*marks), sft={"num_helpful": 8}, phases=["rl"]) == []
+
+
+def test_held_out_prompts_that_are_training_prompts_too_are_counted():
+    training, held_out = prompts(True, False, None), prompts(None, True, begin=2)  # ask 2 is in both
+    inputs = Inputs(Constitution("c", "", ()), training, held_out, None, {})
+    assert inputs.seen() == {"id2"}
+    (line,) = said(training, held_out)
+    assert line.startswith("evaluate.prompts: 1 of 2 occur word for word among the training prompts")
+    assert said(training, prompts(None, begin=3)) == []
+
+
+def test_figures_on_the_unseen_prompts_alone(tmp_path):
+    def answer(prompt: Prompt, harmful: bool) -> EvaluatedResponse:
+        return EvaluatedResponse(
+            "initial", prompt, "yes", Reading(harmful=harmful, correct=True), 1, 1, False, 0.0, 0.0
+        )
+
+    asked = prompts(True, True, True, False)
+    rows = [answer(prompt, prompt.id == "id0") for prompt in asked]
+    write_jsonl(tmp_path / "initial.jsonl", rows)
+    found = on_unseen(tmp_path, ["initial"], {"id0"}, "gold")["initial"]
+    assert (found["harmful_rate"]["value"], found["harmful_rate"]["n"], found["correct_rate"]["n"]) == (0.0, 2, 1)
+    assert on_unseen(tmp_path, ["initial"], set(), "gold") == {}
+    assert on_unseen(tmp_path, ["initial"], {prompt.id for prompt in asked}, "gold") == {}
 
 
 def test_the_default_prompts_all_carry_the_mark():

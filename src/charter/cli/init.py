@@ -56,7 +56,7 @@ policy:                       # reinforcement learning against it, kept near SL-
   kl_coef: 0.05
   max_new_tokens: 256
 
-evaluate:                     # all policies on prompts that none of them was trained on
+evaluate:                     # all policies on prompts of their own; those that are training prompts too are counted
   prompts: {{source: held-out.jsonl}}
   # judge: {{source: folder-or-hub-id}}               # another model than the labeler; without one, only length,
   #                                                  # diversity and KL can be told

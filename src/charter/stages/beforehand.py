@@ -13,7 +13,12 @@ def warnings(config: RunConfig, inputs: Inputs) -> list[str]:
         for key, count in inputs.num_repeated.items()
         if count
     ]
-    return [*repeated, *_no_helpful_answers(config, inputs)]
+    seen = len(inputs.seen())
+    overlap = (
+        f"evaluate.prompts: {seen:,} of {len(inputs.held_out):,} occur word for word among the training prompts; they "
+        "stay, and the summary and the report give the figures without them too"
+    )
+    return [*repeated, *([overlap] if seen else []), *_no_helpful_answers(config, inputs)]
 
 
 def _no_helpful_answers(config: RunConfig, inputs: Inputs) -> list[str]:

@@ -45,6 +45,11 @@ class Inputs:
     num_repeated: dict[str, int] = field(default_factory=dict)
     """Rows of ``prompts`` and ``evaluate.prompts`` that were left out, because their conversation had come before."""
 
+    def seen(self) -> set[str]:
+        """Ids of the held-out prompts that stand, word for word, among the training prompts."""
+        training = {prompt.messages for prompt in self.prompts}
+        return {prompt.id for prompt in self.held_out if prompt.messages in training}
+
 
 def gather(config: RunConfig) -> Inputs:
     """Load and check everything that a run reads; nothing is written.

@@ -24,6 +24,7 @@ from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
+from charter.stages.beforehand import warnings
 from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash, remember
@@ -38,7 +39,7 @@ from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
 from charter.store.whole import reopen
-from charter.summary import summarize_run
+from charter.summary import MAIN_POLICIES, summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
 from charter.training.lora import check_lora
@@ -61,6 +62,8 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
         reopen(folder)
         remember(config, inputs, folder)
+        for line in warnings(config, inputs):
+            progress.say(f"warning: {line}")
         for line in outlook(config, inputs, run_folder, ledger):
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
@@ -382,10 +385,18 @@ class Pipeline:
         reads = {"config": config.settings(), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
 
+    def _held_out(self, evaluated: dict[str, Any]) -> dict[str, Any]:
+        """How many held-out prompts are training prompts too, and the main policies' figures on the others."""
+        seen = self._inputs.seen()
+        names = [name for name in MAIN_POLICIES if name in evaluated["policies"]]
+        unseen = evaluate.on_unseen(self._folder.path / "7-evaluate", names, seen, evaluated["reader"])
+        return {"num_prompts": len(self._inputs.held_out), "num_seen": len(seen), "unseen": unseen}
+
     def _summarize(self) -> dict[str, Any]:
         summaries = {name: self._folder.stage(name).summary() for name in self._keys}
         summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
         plan = memory_plan(self._config, on_gpu=torch.cuda.is_available())
         summary["memory"] = [stage.to_json() for stage in plan]
+        summary["held_out"] = self._held_out(summaries["7-evaluate"])
         write_json(self._folder.path / "summary.json", summary)
         return summary

@@ -2,6 +2,8 @@
 
     policies.<initial | sl-cai | rl-cai | sl-cai-round-N | rl-step-N>.<figure>
     wins.{judge, policy, against.<policy>}   share of prompts that the judge gives to the last policy, where there is a judge
+    held_out.{num_prompts, num_seen}         held-out prompts, and how many of them are training prompts too, word for word
+    held_out.unseen.<initial | sl-cai | rl-cai>.{harmful_rate, correct_rate}     on the others, where num_seen isn't 0
     labeler.{accuracy, position_bias, coverage, ...}     reward_model.{label_agreement, gold_agreement, ...}
     curves.revision[]   figures of the revised data after each round
     curves.rl[]         training metrics of each step        curves.checkpoints[]   figures of each checkpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from charter.config import PromptsConfig
-from charter.data.prompts import load_prompts, read_prompt
+from charter.data.prompts import count_prompts, load_prompts, read_prompt
 from charter.data.rows import read_places
 from charter.errors import ConfigError, DataError
 from charter.records import Message, Prompt
@@ -100,6 +100,7 @@ def test_ids_are_stable_and_doubles_go(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n\n{"prompt": [{"role": "user", "content": "a"}]}\n')
     first = _load("p.jsonl", tmp_path)
+    assert count_prompts(PromptsConfig(source="p.jsonl"), tmp_path, 0) == (first, 1)
     path.write_text('{"prompt": "b"}\n{"prompt": "a"}\n')
     assert len(first) == 2 and {p.id for p in first} == {p.id for p in _load(path)}
 
@@ -167,6 +168,16 @@ def test_named_column(tmp_path):
     ]
     with pytest.raises(DataError, match="no column 'asl': did you mean 'ask'"):
         _load(tmp_path / "p.csv", column="asl")
+
+
+def test_a_csv_carries_the_mark(tmp_path):
+    cells = ["true", "True", "1", "yes", "false", "FALSE", "0", " no ", "", " "]
+    with (tmp_path / "p.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "harmful"], *([f"ask {i}", cell] for i, cell in enumerate(cells))])
+    assert [p.harmful for p in _load(tmp_path / "p.csv")] == [True] * 4 + [False] * 4 + [None] * 2
+    (tmp_path / "q.csv").write_text("prompt,harmful\nx,true\ny,perhaps\n")
+    with pytest.raises(DataError, match=r"q.csv:3: harmful is 'perhaps': write true, false or leave it out"):
+        _load(tmp_path / "q.csv")
 
 
 def test_format_is_held_to(tmp_path):

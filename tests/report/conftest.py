@@ -24,9 +24,10 @@ from charter.records import (
     RevisionRound,
 )
 from charter.run_file import resolved_yaml
+from charter.stages.evaluate import on_unseen
 from charter.statistics import calibration, mean, proportion, unknown
 from charter.store.jsonl import write_json, write_jsonl
-from charter.summary import policy_figures, reading_figures, summarize_run
+from charter.summary import MAIN_POLICIES, policy_figures, reading_figures, summarize_run
 
 CONSTITUTION = """\
 name: small
@@ -241,6 +242,7 @@ def make_run_folder(
     phases: tuple[str, ...] = ("sl", "rl"),
     gold: bool = True,
     finished: bool = True,
+    num_seen: int = 0,
 ) -> Path:
     """Write a run folder; ``hostile`` is appended to every text of models and data."""
     rng = random.Random(5)
@@ -279,7 +281,12 @@ def make_run_folder(
     stages["7-evaluate"] = _evaluate(folder, prompts, chains, phases, (hostile, reader, gold), rng)
     for index, stage in enumerate(stages.values()):
         stage["wall_seconds"] = 4.2 + 13.7 * index
-    write_json(folder / "summary.json", summarize_run(config, hashes, stages, GOLD if gold else None))
+    summary = summarize_run(config, hashes, stages, GOLD if gold else None)
+    seen = {prompt.id for prompt in prompts[:num_seen]}
+    names = [name for name in MAIN_POLICIES if name in stages["7-evaluate"]["policies"]]
+    unseen = on_unseen(folder / "7-evaluate", names, seen, reader)
+    summary["held_out"] = {"num_prompts": num, "num_seen": len(seen), "unseen": unseen}
+    write_json(folder / "summary.json", summary)
     return folder
 
 

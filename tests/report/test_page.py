@@ -161,6 +161,15 @@ def test_headline_figures_stand_in_the_page_with_interval_and_n(make_run):
     assert interval in _words(html)
 
 
+def test_prompts_that_were_trained_on_are_told_apart(make_run):
+    text = " ".join(" ".join(Page(write_report(make_run(num_seen=20)).read_text()).text).split())
+    assert "20 of the 120 held-out prompts occur word for word among the training prompts" in text
+    assert "harmful rate, all (n = 60)" in text and "harmful rate, unseen (n = 50)" in text
+    assert "20 of the 120 held-out prompts are training prompts too" in text
+    apart = " ".join(Page(write_report(make_run("apart")).read_text()).text)
+    assert "No held-out prompt is, word for word, a training prompt." in apart and "occur word for word" not in apart
+
+
 def test_simulated_gold_is_said_to_be(make_run):
     assert "exact program in place of people" in _words(write_report(make_run(num=20)).read_text())
 

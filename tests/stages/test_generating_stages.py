@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_helpful_answers_never_come_from_harmful_prompts_and_reuse_what_is_there
     examples, counts = train_sft.build_dataset(SftConfig(), tmp_path, chains=chains, up_to=3, helpful=helpful, seed=1)
     assert counts["num_examples"] == len(examples) == counts["num_revisions"] + counts["num_helpful"]
     assert {row["source"] for _, row in read_rows(tmp_path / "dataset.jsonl")} == {"revision", "helpful"}
+
+
+def test_helpful_answers_never_come_from_prompts_without_a_mark(tmp_path):
+    unmarked = [dataclasses.replace(prompt, harmful=[True, None][i % 2]) for i, prompt in enumerate(prompts(10))]
+    unmarked[8] = dataclasses.replace(unmarked[8], harmful=False)
+    train_sft.sample_helpful(
+        4, tmp_path, prompts=unmarked, chains=[], sampling=ReviseConfig().sampling, model=HashModel(), seed=1,
+        progress=QuietProgress(),
+    )  # fmt: skip
+    assert [row["prompt"]["id"] for _, row in read_rows(tmp_path / "helpful.jsonl")] == ["id8"]
 
 
 def test_row_seeds_differ_by_every_part():

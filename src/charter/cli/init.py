@@ -33,7 +33,7 @@ revise:                       # phase 1: answer, then criticise and rewrite by a
 sft:                          # supervised training on the revisions of all rounds
   learning_rate: 1.0e-5
   batch_size: 8
-  num_helpful: 8              # unrevised answers to harmless prompts, so that it doesn't forget how to help
+  num_helpful: 8              # unrevised answers to prompts marked harmful: false, so that it doesn't forget how to help
 
 sample:                       # phase 2: two answers per prompt
   sampling: {{max_new_tokens: 256, batch_size: 16}}
@@ -56,7 +56,7 @@ policy:                       # reinforcement learning against it, kept near SL-
   kl_coef: 0.05
   max_new_tokens: 256
 
-evaluate:                     # all policies on prompts that none of them was trained on
+evaluate:                     # all policies on prompts of their own; those that are training prompts too are counted
   prompts: {{source: held-out.jsonl}}
   # judge: {{source: folder-or-hub-id}}               # another model than the labeler; without one, only length,
   #                                                  # diversity and KL can be told

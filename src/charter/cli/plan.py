@@ -33,7 +33,8 @@ def plan(
     JSON: name; calibrated; sample_rows; stages[] with name, rows, unit, calls, prompt_tokens, completion_tokens,
     trained_tokens, num_tokens (as the run counts), seconds, seconds_reason, money, memory_gb, memory_reason, memory[] (model,
     what, num_bytes, note), models;
-    total; endpoints[] with source, calls, tokens, price, money, max_spend, max_tokens, stops_before_the_end; assumptions[];
+    total; endpoints[] with source, calls, tokens, price, money, max_spend, max_tokens, stops_before_the_end; warnings[];
+    assumptions[];
     against[] where --against is given, with tokens_ratio and seconds_ratio.
     """
     from charter.run_file import load_run
@@ -62,7 +63,7 @@ def table(found: dict[str, Any]) -> list[str]:
         lines.append(says + stops)
     if "against" in found:
         lines += ["", *_against(found["against"])]
-    return [*lines, "", *found["assumptions"]]
+    return [*lines, "", *(f"warning: {line}" for line in found["warnings"]), *found["assumptions"]]
 
 
 def _row(name: str, rows: str, entry: dict[str, Any]) -> list[str]:

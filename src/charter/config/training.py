@@ -37,7 +37,8 @@ class SftConfig(Training):
     rounds: Literal["all", "last"] = "all"
     """Train on revisions of all rounds (the paper) or only on the last."""
     num_helpful: Annotated[int, Field(ge=0)] = 0
-    """Unrevised answers of the helpful model to prompts not known to be harmful, mixed in so that it doesn't forget how to help."""
+    """Unrevised answers of the helpful model to prompts marked ``harmful: false``, mixed in so that it doesn't forget how to
+    help. Prompts without that mark may be harmful: they give none."""
     helpful_data: Source | None = None
     """A file of prompt/completion rows to mix in instead."""
     epochs: Count = 1

@@ -27,7 +27,7 @@ from charter.data.conversations import (
     parse_transcript,
     shared_prompt,
 )
-from charter.data.rows import Container, Row, data_files, read_places
+from charter.data.rows import Container, Row, container_of, data_files, read_places
 from charter.errors import DataError
 from charter.records import Conversation, Message, Prompt
 from charter.sources import is_python, resolve_python
@@ -35,11 +35,17 @@ from charter.store.hashing import hash_json
 from charter.suggest import did_you_mean
 
 TEXT_COLUMNS = ("prompt", "goal", "question", "instruction", "query", "text", "prompts_final")
+CSV_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 HARMFUL_WORDS = {"unsafe": True, "harmful": True, "safe": False, "harmless": False}
 
 
 def load_prompts(config: PromptsConfig, base_dir: Path, seed: int) -> list[Prompt]:
-    """Read prompts; equal conversations of a file are taken once.
+    """Read prompts; equal conversations of a file are taken once. Arguments and faults as ``count_prompts``."""
+    return count_prompts(config, base_dir, seed)[0]
+
+
+def count_prompts(config: PromptsConfig, base_dir: Path, seed: int) -> tuple[list[Prompt], int]:
+    """The prompts, and how many rows were left out because their conversation had come before.
 
     Args:
         base_dir: what a relative path counts from.
@@ -49,13 +55,16 @@ def load_prompts(config: PromptsConfig, base_dir: Path, seed: int) -> list[Promp
         DataError: a row that can't be used (names file:line), no prompts, or two that share an id.
         ConfigError: a Python source that isn't there.
     """
-    found = list(_from_python(config.source)) if is_python(config.source) else _from_files(config, base_dir)
+    if is_python(config.source):
+        found, num_repeated = list(_from_python(config.source)), 0
+    else:
+        found, num_repeated = _from_files(config, base_dir)
     if not found:
         raise DataError(f"{config.source}: no prompts in it: check the file")
     _refuse_shared_ids(found, config.source)
     if config.limit is None:
-        return found
-    return sorted(found, key=lambda prompt: _rank(seed, prompt.id))[: config.limit]
+        return found, num_repeated
+    return sorted(found, key=lambda prompt: _rank(seed, prompt.id))[: config.limit], num_repeated
 
 
 def _rank(seed: int, prompt_id: str) -> str:
@@ -81,15 +90,18 @@ def _from_python(source: str) -> Iterator[Prompt]:
         yield replace(prompt, messages=check_conversation(prompt.messages, f"{source} item {number}"))
 
 
-def _from_files(config: PromptsConfig, base_dir: Path) -> list[Prompt]:
+def _from_files(config: PromptsConfig, base_dir: Path) -> tuple[list[Prompt], int]:
     container: Container | None = config.format if config.format in ("csv", "parquet") else None  # type: ignore[assignment]
     by_content: dict[Conversation, Prompt] = {}
+    num_read = 0
     for path in data_files(base_dir / Path(config.source).expanduser()):
         for place, row in read_places(path, container):
-            prompt = read_prompt(row, place, config.format, config.column)
+            plain = _from_cells(row) if container_of(path, container) == "csv" else row
+            prompt = read_prompt(plain, place, config.format, config.column)
             if prompt is not None:
+                num_read += 1
                 by_content.setdefault(prompt.messages, prompt)
-    return list(by_content.values())
+    return list(by_content.values()), num_read - len(by_content)
 
 
 def read_prompt(row: Row, place: str, format: str = "auto", column: str | None = None) -> Prompt | None:
@@ -152,6 +164,13 @@ def _harmful(row: Row, place: str) -> bool | None:
     if "goal" in row and "target" in row:
         return True
     return None
+
+
+def _from_cells(row: Row) -> Row:
+    """A row of a CSV file, whose cells are all text: ``harmful`` as what it says; an empty cell says nothing."""
+    cell = str(row.get("harmful", "")).strip().casefold()
+    flag = CSV_WORDS.get(cell, row.get("harmful")) if cell else None
+    return {**row, "harmful": flag}
 
 
 def _text_or_none(value: Any) -> str | None:

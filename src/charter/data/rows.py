@@ -59,7 +59,7 @@ def read_places(path: Path, container: Container | None = None) -> Iterator[tupl
         DataError: a row that can't be read; names file and line.
         StoreError: the file can't be read.
     """
-    kind = container or SUFFIXES.get(_suffix(path), "jsonl")
+    kind = container_of(path, container)
     if kind in ("parquet", "arrow"):
         yield from _columns(path, kind)
         return
@@ -70,6 +70,11 @@ def read_places(path: Path, container: Container | None = None) -> Iterator[tupl
             yield from _json(path, file)
         else:
             yield from _json_lines(path, file)
+
+
+def container_of(path: Path, container: Container | None = None) -> Container:
+    """How a data file is laid out: as told, else by its name."""
+    return container or SUFFIXES.get(_suffix(path), "jsonl")
 
 
 def _suffix(path: Path) -> str:

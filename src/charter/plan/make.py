@@ -11,6 +11,7 @@ from charter.config import EndpointConfig, ModelConfig, RunConfig, labeler_model
 from charter.memory import StageMemory, memory_plan
 from charter.plan.meter import Meter, StandIn, Tally
 from charter.plan.work import Probe, StageWork
+from charter.stages.beforehand import warnings
 from charter.stages.inputs import Inputs, gather
 from charter.store.jsonl import read_json
 
@@ -30,13 +31,14 @@ MEMORY = "memory of caches and activations is estimated; the rest is read from t
 def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
     """What a run will do.
 
-    Keys: name, calibrated, sample_rows, stages[], total, endpoints[], assumptions[].
+    Keys: name, calibrated, sample_rows, stages[], total, endpoints[], warnings[], assumptions[].
 
     Raises:
         CharterError: something that the run file names can't be read.
     """
     inputs = gather(config)
-    return _calibrated(config, inputs) if calibrate else counted_plan(config, inputs)
+    found = _calibrated(config, inputs) if calibrate else counted_plan(config, inputs)
+    return {**found, "warnings": warnings(config, inputs)}
 
 
 def counted_plan(config: RunConfig, inputs: Inputs) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Probe:
         num_revisions = len(rows) / len(chains) * len(prompts)
         length = _mean([self.ruler.prompt(turns) + self.ruler.response(text) for turns, text in rows])
         known = {prompt.id for prompt in prompts}
-        harmless = [prompt for prompt in self.inputs.prompts if prompt.harmful is not True]
+        harmless = [prompt for prompt in self.inputs.prompts if prompt.harmful is False]
         num_helpful = 0 if config.helpful_data else min(config.num_helpful, len(harmless))
         num_asked = max(0, num_helpful - sum(prompt.id in known for prompt in harmless))
         whole = [c for c in chains if c.initial_response.strip() and not c.initial_truncated]  # others are left out

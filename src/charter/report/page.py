@@ -146,6 +146,8 @@ def _verdict(label: Label) -> str:
 def _figures(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "headline": sections.headline(summary),
+        "num_seen": sections.num_seen(summary),
+        "unseen_table": sections.unseen_table(summary),
         "plane_charts": sections.way(summary),
         "stage_charts": sections.by_stage(summary),
         "more_charts": sections.by_stage_more(summary),

@@ -26,6 +26,7 @@ HEADLINE = ("harmful_rate", "correct_rate", "gold")
 MAIN = ("initial", "sl-cai", "rl-cai")
 BY_STAGE = ("over_refusal_rate", "gold_harmful", "gold_benign")
 MORE = ("evasive_rate", "rude_rate", "false_rate", "num_words", "kl_to_sl_cai")
+UNSEEN = ("harmful_rate", "correct_rate")
 REVISION = ("harmful_rate", "correct_rate", "gold", "num_words")
 TABLE = ("harmful_rate", "over_refusal_rate", "correct_rate", "evasive_rate", "rude_rate", "false_rate", "gold", "gold_harmful",
          "gold_benign", "num_words", "distinct_2", "kl_to_sl_cai")  # fmt: skip
@@ -97,6 +98,32 @@ def policy_figure(summary: dict[str, Any], policy: str, name: str) -> Figure:
 def headline(summary: dict[str, Any]) -> list[Chart]:
     """The three figures that matter, initial -> SL-CAI -> RL-CAI."""
     return [_policy_chart(summary, name, MAIN, "h") for name in HEADLINE]
+
+
+def num_seen(summary: dict[str, Any]) -> tuple[int, int] | None:
+    """(held-out prompts that are training prompts too, all of them); None where the summary doesn't tell."""
+    told = part(summary, "held_out")
+    seen, every = finite(told.get("num_seen")), finite(told.get("num_prompts"))
+    return None if seen is None or every is None else (int(seen), int(every))
+
+
+def unseen_table(summary: dict[str, Any]) -> Table | None:
+    """The main policies on all held-out prompts and on those that are no training prompts; None where these are the same."""
+    counted, told = num_seen(summary), part(summary, "held_out", "unseen")
+    policies = [policy for policy in MAIN if policy in told]
+    if counted is None or not counted[0] or not policies:
+        return None
+    columns, rows = [], [TableRow(policy_name(policy), []) for policy in policies]
+    for name in UNSEEN:
+        for which, of in (("all", part(summary, "policies")), ("unseen", told)):
+            figures = [figure(part(of, policy).get(name), name) for policy in policies]
+            size = sample_size(figures)
+            columns.append(f"{name_of(name)}, {which}{f' ({size})' if size else ''}")
+            for row, own in zip(rows, figures, strict=True):
+                row.figures.append(own)
+    if all(own.value is None for row in rows for own in row.figures):
+        return None
+    return Table("All held-out prompts, and those that are no training prompts", columns, rows)
 
 
 def by_stage(summary: dict[str, Any]) -> list[Chart]:

@@ -11,7 +11,7 @@ from charter.report.artifacts import Artifacts
 from charter.report.explorer import Explorer
 from charter.report.figures import figure, finite, name_of, policy_class, policy_name, policy_order
 from charter.report.reinforcement import warnings
-from charter.report.sections import MAIN, TABLE, part, policy_figure, rows_at
+from charter.report.sections import MAIN, TABLE, num_seen, part, policy_figure, rows_at
 from charter.report.settings import labels_by, short_source
 
 NUM_FAULTS = 3  # named on the page
@@ -172,6 +172,13 @@ def simulated(artifacts: Artifacts) -> list[str]:
         "One run, one seed: intervals are over held-out prompts, and say nothing of how another seed would end."
     )
     lines.append("The figures hold for the held-out prompts that the run file names; other prompts were not tried.")
+    counted = num_seen(summary)
+    if counted is None:
+        lines.append("Whether held-out prompts are training prompts too is not known: the summary doesn’t tell.")
+    elif counted[0]:
+        lines.append(f"{counted[0]:,} of the {counted[1]:,} held-out prompts are training prompts too, word for word.")
+    else:
+        lines.append("No held-out prompt is, word for word, a training prompt.")
     return lines
 
 

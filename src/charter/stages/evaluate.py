@@ -32,6 +32,7 @@ from charter.summary import policy_figures
 
 STAGE = "evaluate"
 REFERENCE = "sl-cai"
+UNSEEN = ("harmful_rate", "correct_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,19 @@ def read_policies(
         progress.advance()
     steps = {policy.name: policy.step for policy in policies if policy.step is not None}
     return {"policies": figures, "steps": steps, "reader": reader.name, "num_tokens": num_tokens}
+
+
+def on_unseen(folder: Path, names: Sequence[str], seen: set[str], reader: str) -> dict[str, Any]:
+    """``UNSEEN`` of each policy over the held-out prompts that are no training prompts; nothing where none is such, or all."""
+    if not seen:
+        return {}
+    found = {}
+    for name in names:
+        rows = [row for row in read_jsonl(folder / f"{name}.jsonl", EvaluatedResponse) if row.prompt.id not in seen]
+        if rows:
+            figures = policy_figures(rows, reader, None)
+            found[name] = {key: figures[key] for key in UNSEEN}
+    return found
 
 
 def _why_no_kl(config: EvaluateConfig, policies: Sequence[Policy]) -> str | None:

@@ -7,14 +7,14 @@ writes  run.yaml       the resolved run file, every default written out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import charter
 from charter.config import AnyLabeler, CommitteeConfig, HumanConfig, ModelConfig, RunConfig, labeler_models
 from charter.constitution.importers import write_constitution
 from charter.constitution.load import Constitution, load_constitution
-from charter.data.prompts import load_prompts
+from charter.data.prompts import count_prompts
 from charter.errors import ConfigError, ModelError, StoreError
 from charter.labelers.human import HumanLabeler
 from charter.labelers.make import check_wordings
@@ -42,6 +42,13 @@ class Inputs:
     held_out: list[Prompt]
     gold: Gold | None
     hashes: dict[str, str | None]
+    num_repeated: dict[str, int] = field(default_factory=dict)
+    """Rows of ``prompts`` and ``evaluate.prompts`` that were left out, because their conversation had come before."""
+
+    def seen(self) -> set[str]:
+        """Ids of the held-out prompts that stand, word for word, among the training prompts."""
+        training = {prompt.messages for prompt in self.prompts}
+        return {prompt.id for prompt in self.held_out if prompt.messages in training}
 
 
 def gather(config: RunConfig) -> Inputs:
@@ -56,9 +63,9 @@ def gather(config: RunConfig) -> Inputs:
     judging = judge_settings(config.evaluate)
     if judging is not None:
         check_wordings(judging)
-    prompts = load_prompts(config.prompts, Path(), config.seed)
+    prompts, num_repeated = count_prompts(config.prompts, Path(), config.seed)
     _check_reward(config, prompts)
-    held_out = load_prompts(config.evaluate.prompts, Path(), config.seed)
+    held_out, num_repeated_held_out = count_prompts(config.evaluate.prompts, Path(), config.seed)
     judge = config.evaluate.judge
     hashes = {
         "constitution": constitution.hash,
@@ -72,7 +79,8 @@ def gather(config: RunConfig) -> Inputs:
         raise ConfigError(
             "evaluate.judge and label.labeler.model are the same model: name another judge, or leave it out"
         )
-    return Inputs(constitution, prompts, held_out, gold, hashes)
+    repeated = {"prompts": num_repeated, "evaluate.prompts": num_repeated_held_out}
+    return Inputs(constitution, prompts, held_out, gold, hashes, repeated)
 
 
 def _check_reward(config: RunConfig, prompts: list[Prompt]) -> None:

@@ -113,9 +113,12 @@ def sample_helpful(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Write up to ``num`` unrevised answers of the helpful model to prompts not known to be harmful."""
+    """Write up to ``num`` unrevised answers of the helpful model to prompts that are marked harmless.
+
+    A prompt without a mark may be harmful, and an unrevised answer to it what training is to unlearn.
+    """
     known = {chain.prompt.id: chain for chain in chains}
-    candidates = [prompt for prompt in prompts if prompt.harmful is not True]
+    candidates = [prompt for prompt in prompts if prompt.harmful is False]
     # prompts that were answered before come first: their answers are there already
     candidates = [p for p in candidates if p.id in known] + [p for p in candidates if p.id not in known]
 

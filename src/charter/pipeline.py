@@ -34,6 +34,7 @@ from charter.stages.readers import holdout, open_reader
 from charter.stages.rewards import open_parts
 from charter.stages.saved import loaded
 from charter.stages.seeds import shuffled
+from charter.stages.servers import spent_on_servers
 from charter.stages.wins import judge_wins
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
@@ -398,5 +399,6 @@ class Pipeline:
         plan = memory_plan(self._config, on_gpu=torch.cuda.is_available())
         summary["memory"] = [stage.to_json() for stage in plan]
         summary["held_out"] = self._held_out(summaries["7-evaluate"])
+        summary["servers"] = spent_on_servers(self._config, self._ledger)
         write_json(self._folder.path / "summary.json", summary)
         return summary

@@ -8,6 +8,7 @@
     curves.revision[]   figures of the revised data after each round
     curves.rl[]         training metrics of each step        curves.checkpoints[]   figures of each checkpoint
     stages[].{name, wall_seconds, num_tokens}            hashes, seed, charter
+    servers[].{source, calls, prompt_tokens, completion_tokens, money, reason}   over all attempts; empty: none was asked
 
 A figure that can't be known has value null and says why.
 """

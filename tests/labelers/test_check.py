@@ -11,10 +11,12 @@ from charter.data.preferences import read_preference
 from charter.errors import DataError
 from charter.labelers.check.attacks import BATTERY, CONTROLS, attack, control
 from charter.labelers.check.cases import Case, load_cases
+from charter.labelers.check.measures import baselines
 from charter.labelers.check.verdict import check
 from charter.labelers.combine import combine
 from charter.records import Abstention, Judgment, Message, Prompt, ResponsePair
 from charter.regression import cluster_index, logistic
+from charter.stages.check_labeler import GENERAL
 
 
 class Planted:
@@ -189,6 +191,11 @@ class TestSources:
             ].content == "hi"
         with pytest.raises(DataError, match="label is '3': expected 1 or 2"):
             read_preference({**bar, "label": 3}, "f:1")
+
+    def test_the_easy_pairs_of_charter_reward_no_rule_that_reads_nothing(self):
+        known = load_cases(GENERAL)
+        assert len(known) == len({case.pair.prompt.messages for case in known}) == 24
+        assert all(0.4 < row["value"] < 0.6 for row in baselines(known).values())
 
     def test_a_function_gives_cases(self):
         found = load_cases("charter.village.known:known_pairs", 50)

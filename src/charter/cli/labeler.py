@@ -23,7 +23,10 @@ def check(
     labeler: Annotated[str, typer.Argument(help="Run file, model folder, hub id or endpoint.", metavar="LABELER")],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Human preferences: hh-rlhf, TRL, HHH, LLMBar, Charter's own; may be given again."),
+        typer.Option(
+            help="Human preferences: hh-rlhf, TRL, HHH, LLMBar, Charter's own; may be given again. None: label.check.pairs of "
+            "the run file, or else 24 easy pairs that come with Charter."
+        ),
     ] = None,
     constitution: Annotated[
         str | None, typer.Option(help="For a model: ask by the principles of this constitution.")
@@ -53,7 +56,7 @@ def check(
 
 def table(found: dict[str, Any]) -> list[str]:
     """The check as lines for people."""
-    lines = [f"{found['labeler']}: {found['num_cases']} known pairs", ""]
+    lines = [f"{found['labeler']}: {found['num_cases']} known pairs", *_own(found["data"]), ""]
     rows = [("accuracy of its labels", found["accuracy"])]
     rows += [(f"    {name}", row) for name, row in found["baselines"].items()]
     rows += [("accuracy over principles", found["accuracy_of_principles"])]
@@ -80,6 +83,13 @@ def table(found: dict[str, Any]) -> list[str]:
     verdict = found["verdict"]
     lines += ["", f"verdict: {verdict['fitness']}"]
     return lines + [f"    {why}" for why in (*verdict["unfit"], *verdict["warnings"])]
+
+
+def _own(sources: list[str]) -> list[str]:
+    from charter.stages.check_labeler import GENERAL
+
+    easy = "easy ones that come with Charter: failing them says much, passing them little; name your own with --data"
+    return [easy] if GENERAL in sources else []
 
 
 def _attacks(found: dict[str, Any]) -> list[str]:

@@ -63,10 +63,19 @@ def run(
         return
     for line in headline(summary):
         say(line)
+    for server in summary["servers"]:
+        say(f"server:  {spent(server)}")
     say(f"audit:   {audit['verdict']['says']}")
     say(f"summary: {files['summary']}")
     say(f"details: {files['audit']}")
     say(f"report:  {files['report']}")
+
+
+def spent(server: dict[str, Any]) -> str:
+    """What a server was asked, and what it cost."""
+    money = f"money isn't known: {server['reason']}" if server["money"] is None else f"money {server['money']:,.2f}"
+    tokens = f"{server['prompt_tokens']:,} tokens read, {server['completion_tokens']:,} written"
+    return f"{server['source']}: {server['calls']:,} calls, {tokens}, {money}, over all attempts"
 
 
 def headline(summary: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from charter.plan.meter import Meter, StandIn, Tally
 from charter.plan.work import Probe, StageWork
 from charter.stages.beforehand import warnings
 from charter.stages.inputs import Inputs, gather
+from charter.stages.servers import servers_of
 from charter.store.jsonl import read_json
 
 COUNTED_ROWS = 64
@@ -99,14 +100,14 @@ def _calibrated(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
         texts = [(prompt.messages, "a few words " * 8) for prompt in inputs.prompts[: speed.rows]]
         trained, forward = time_passes(model, texts)
         speed = dataclasses.replace(speed, per_trained_token=trained, per_forward_token=forward)
-    notes = [MEASURED.format(rows=speed.rows), *([SERVERS] if _endpoints(config) else [])]
+    notes = [MEASURED.format(rows=speed.rows), *([SERVERS] if servers_of(config) else [])]
     if any(wanted.source not in meters and not is_endpoint(wanted.source) for wanted in asked):
         notes.append("a labeler that is another local model was not loaded: its time isn't known")
     return _told(config, work, speed, notes, speed.rows)
 
 
 def _told(config: RunConfig, work: list[StageWork], speed: Any, notes: list[str], rows: int) -> dict[str, Any]:
-    prices = {model.source: model.endpoint or EndpointConfig() for model in _endpoints(config)}
+    prices = {model.source: model.endpoint or EndpointConfig() for model in servers_of(config)}
     held = {entry.stage: entry for entry in memory_plan(config)}
     stages = [_stage(config, stage, speed, held.get(stage.name.partition("-round")[0]), prices) for stage in work]
     seconds = [stage["seconds"] for stage in stages]
@@ -128,14 +129,6 @@ def _told(config: RunConfig, work: list[StageWork], speed: Any, notes: list[str]
 
 
 TOTALS = ("calls", "prompt_tokens", "completion_tokens", "trained_tokens")
-
-
-def _endpoints(config: RunConfig) -> list[ModelConfig]:
-    judge = [config.evaluate.judge] if config.evaluate.judge else []
-    scorers = [source.by for source in config.policy.reward_sources if source.by != "reward-model"]
-    scorer = [model for by in scorers for model in labeler_models(by)]
-    models = [*labeler_models(config.label.labeler), *scorer, *judge]
-    return [model for model in models if model.source.startswith(("http://", "https://"))]
 
 
 def _stage(

@@ -157,6 +157,7 @@ def _figures(summary: dict[str, Any]) -> dict[str, Any]:
         "labeler_charts": sections.labeler(summary),
         "reward_charts": sections.reward_model(summary),
         "stages": words.stages(summary),
+        "servers": words.servers(summary),
         "memory": memory_rows(summary),
         "unknowns": words.unknowns(summary),
         "standfirst": words.standfirst(summary),

@@ -48,6 +48,15 @@ class StageRow:
     counts: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    source: str
+    calls: str
+    read: str
+    written: str
+    money: str
+
+
 def title(artifacts: Artifacts) -> str:
     """The run's name."""
     return str(artifacts.summary.get("name") or artifacts.folder.name)
@@ -217,6 +226,19 @@ def stages(summary: dict[str, Any]) -> list[StageRow]:
         spent = [finite(row.get("num_tokens")) or 0.0 for row in rows]
         table.append(StageRow("together", duration(sum(known)), f"{sum(spent):,.0f}", ""))
     return table
+
+
+def servers(summary: dict[str, Any]) -> list[ServerRow]:
+    """One row per server that was asked; none where no server was, or where the run is of a version that didn't tell."""
+    return [_server(row) for row in rows_at(summary, "servers")]
+
+
+def _server(row: dict[str, Any]) -> ServerRow:
+    counts = [finite(row.get(key)) for key in ("calls", "prompt_tokens", "completion_tokens")]
+    calls, read, written = ("not known" if count is None else f"{count:,.0f}" for count in counts)
+    money = finite(row.get("money"))
+    told = f"not known: {row.get('reason') or 'no reason given'}" if money is None else f"{money:,.2f}"
+    return ServerRow(str(row.get("source")), calls, read, written, told)
 
 
 def _counts(counts: dict[str, Any]) -> str:

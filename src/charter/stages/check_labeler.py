@@ -12,7 +12,6 @@ from typing import Any
 
 from charter.config import AnyLabeler, AskingConfig, CheckConfig, ConstitutionalConfig, ModelConfig
 from charter.constitution.load import Constitution, find_constitution, load_constitution
-from charter.errors import ConfigError
 from charter.labelers.check.cases import Case, load_cases
 from charter.labelers.check.verdict import attacked, check, controls, paraphrased
 from charter.labelers.make import make_labeler
@@ -23,6 +22,7 @@ from charter.stages.labeler_models import LabelerModels
 from charter.store.ledger import Ledger
 
 NAIVE = "charter.labelers.check.naive:undefended"
+GENERAL = "charter.labelers.check.general:known_pairs"
 NUM_CONTROLS = 40
 
 
@@ -57,15 +57,13 @@ def check_labeler(asked: Checked, data: list[str], limit: int, num_attacks: int,
     """The whole check; see ``verdict.check``, and ``attacks`` (before and after hardening), ``controls``, ``paraphrases``.
 
     Args:
-        data: files of human preferences; none: the pairs that the run file names.
+        data: files of human preferences; none: the pairs that the run file names, or else Charter's own easy ones.
         limit: known pairs to use, drawn by a hash; ``num_attacks``: how many of them are attacked (0: none).
 
     Raises:
-        ConfigError: no pairs are named. CharterError: something can't be read or asked.
+        CharterError: something can't be read or asked.
     """
-    sources = data or ([asked.thresholds.pairs] if asked.thresholds.pairs else [])
-    if not sources:
-        raise ConfigError("no pairs with a known answer: name a file with --data, or label.check.pairs in the run file")
+    sources = data or [asked.thresholds.pairs or GENERAL]
     cases = [case for source in sources for case in load_cases(source, max(1, limit // len(sources)))]
     with Ledger(folder / "ledger.sqlite") as ledger, LabelerModels(ledger) as models:
 

@@ -26,7 +26,7 @@ from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
 from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
-from charter.stages.inputs import Inputs, gather, labeler_hash, remember
+from charter.stages.inputs import Inputs, gather, labeler_hash
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readers import holdout, open_reader
@@ -37,7 +37,6 @@ from charter.stages.wins import judge_wins
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
-from charter.store.whole import reopen
 from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
@@ -51,7 +50,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
-    from charter.outlook import outlook  # which goes through this module's stages
+    from charter.outlook import begin_with  # which goes through this module's stages
 
     check_tracker(config.tracker)
     check_engine(config)
@@ -59,9 +58,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
-        reopen(folder)
-        remember(config, inputs, folder)
-        for line in outlook(config, inputs, run_folder, ledger):
+        for line in begin_with(config, inputs, run_folder, ledger):
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 

@@ -1,21 +1,25 @@
 """Talk to the models of a run, one or two at a time.
 
 reads   run.yaml, 2-sft*/model, 6-policy/model, 6-policy/checkpoints/step-N
+        for examples 7-evaluate/initial.jsonl, 1-revise/revisions.jsonl
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from charter.config import ModelConfig
-from charter.errors import ConfigError, StoreError
+from charter.errors import CharterError, ConfigError, StoreError
 from charter.models.protocol import Generation, LanguageModel
-from charter.records import Conversation, Message
+from charter.records import Conversation, EvaluatedResponse, Message, RevisionChain
+from charter.store.jsonl import read_jsonl
 from charter.suggest import did_you_mean
 from charter.yaml_io import load_yaml
 
+LONGEST_EXAMPLE = 200  # characters
 FINISH = {
     "length": "cut off at the token limit",
     "failed": "the conversation no longer fits into the model: begin another with /new",
@@ -62,6 +66,23 @@ def chosen(run: Path, names: Sequence[str | None]) -> dict[str, ModelConfig]:
         if name not in there:
             raise ConfigError(f"{run}: no model {name!r} in it ({', '.join(there)}): {did_you_mean(name, there)}")
     return {name: there[name] for name in wanted}
+
+
+def examples_of(run: Path, num: int = 3) -> list[str]:
+    """Prompts of a single turn that the run has, held-out ones first, for people who don't know what to say."""
+    found: dict[str, None] = {}
+    kinds: dict[str, type[EvaluatedResponse | RevisionChain]] = {
+        "7-evaluate/initial.jsonl": EvaluatedResponse, "1-revise/revisions.jsonl": RevisionChain,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        with suppress(CharterError):  # not there, or damaged: one can talk all the same
+            for row in read_jsonl(run / name, kind):
+                turns = row.prompt.messages
+                if len(turns) == 1 and len(turns[0].content) <= LONGEST_EXAMPLE:
+                    found[turns[0].content] = None
+                if len(found) == num:
+                    return list(found)
+    return list(found)
 
 
 class Talk:

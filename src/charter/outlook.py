@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from charter.config import RunConfig
+from charter.errors import CharterError, ConfigError
 from charter.models.endpoint import endpoint_fingerprint
 from charter.pipeline import Pipeline
 from charter.plan.make import TOTALS, counted_plan
 from charter.progress import QuietProgress
-from charter.stages.inputs import Inputs
-from charter.stages.keyed import State, stage_key, state_of
+from charter.stages.inputs import INPUTS_FILE, Inputs, refuse_other_constitution, remember
+from charter.stages.keyed import KEY_FILE, State, stage_key, state_of
 from charter.store.disk import store_errors
 from charter.store.folder import RunFolder
+from charter.store.jsonl import read_json
 from charter.store.ledger import Ledger
+from charter.store.stale import restore, set_aside, what_changed
+from charter.store.whole import reopen
+from charter.yaml_io import load_yaml
 
 ROWS = {
     "1-revise": "revisions.jsonl",
@@ -49,9 +54,59 @@ class Outlook(Pipeline):
         return self._states
 
 
-def outlook(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> list[str]:
-    """A few lines for people."""
+def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> list[str]:
+    """Open the folder for this run, and say what will be done in it.
+
+    Results of a run before that aren't this one's are set aside at once, so that nobody takes them for current.
+
+    Raises:
+        StoreError: the folder was made with another constitution, or can't be written.
+    """
+    refuse_other_constitution(folder.path, inputs.constitution)
+    before, hashes_before = _settings_before(folder.path), _hashes_before(folder.path)
+    reopen(folder.path)
+    restored = restore(folder.path)
     states = Outlook(config, inputs, folder, ledger).states()
+    left = [name for name, state in states.items() if state != "done"]
+    stale = [name for name in left if states[name] == "to do" and (folder.path / name / KEY_FILE).is_file()]
+    if left:
+        set_aside(folder.path, left)
+    remember(config, inputs, folder.path)
+    changed = what_changed(before, config.model_dump(mode="json")) or _files_changed(hashes_before, inputs.hashes)
+    anew = [name for name in stale if changed or name not in restored]
+    why = changed or "what is read has changed"
+    told = [f"{why}: {', '.join(anew)} {'is' if len(anew) == 1 else 'are'} done anew"] if anew else []
+    return [*told, *outlook(config, inputs, folder, ledger, states)]
+
+
+def _settings_before(run: Path) -> dict[str, Any]:
+    """The run file of the folder's last run; empty where there is none that can be read."""
+    try:
+        found = load_yaml(run / "run.yaml", ConfigError).data
+    except CharterError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hashes_before(run: Path) -> dict[str, Any]:
+    try:
+        found = read_json(run / INPUTS_FILE)
+    except CharterError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _files_changed(before: dict[str, Any], now: dict[str, str | None]) -> str:
+    """Which of what the run reads is another one, by its content."""
+    names = [name.replace("_", " ") for name, value in now.items() if name in before and before[name] != value]
+    return f"{', '.join(names)}: other content than before" if names else ""
+
+
+def outlook(
+    config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger, states: dict[str, State] | None = None
+) -> list[str]:
+    """A few lines for people."""
+    states = states or Outlook(config, inputs, folder, ledger).states()
     done = [name for name, state in states.items() if state == "done"]
     if len(done) == len(states):
         return [f"all {len(done)} stages are done before"]

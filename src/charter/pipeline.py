@@ -27,7 +27,7 @@ from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, 
 from charter.stages.beforehand import warnings
 from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
-from charter.stages.inputs import Inputs, gather, labeler_hash, remember
+from charter.stages.inputs import Inputs, gather, labeler_hash
 from charter.stages.keyed import do_stage
 from charter.stages.labeler_models import LabelerModels
 from charter.stages.readers import holdout, open_reader
@@ -39,8 +39,7 @@ from charter.stages.wins import judge_wins
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl, write_json
 from charter.store.ledger import Ledger
-from charter.store.whole import reopen
-from charter.summary import MAIN_POLICIES, summarize_run
+from charter.summary import summarize_run
 from charter.tracking import check_tracker, track
 from charter.training.launch import launch
 from charter.training.lora import check_lora
@@ -53,7 +52,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
-    from charter.outlook import outlook  # which goes through this module's stages
+    from charter.outlook import begin_with  # which goes through this module's stages
 
     check_tracker(config.tracker)
     check_engine(config)
@@ -61,11 +60,8 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
-        reopen(folder)
-        remember(config, inputs, folder)
-        for line in warnings(config, inputs):
-            progress.say(f"warning: {line}")
-        for line in outlook(config, inputs, run_folder, ledger):
+        warned = [f"warning: {line}" for line in warnings(config, inputs)]
+        for line in [*warned, *begin_with(config, inputs, run_folder, ledger)]:
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 
@@ -386,19 +382,14 @@ class Pipeline:
         reads = {"config": config.settings(), "policies": dict(self._keys), **hashes}
         self._stage("7-evaluate", reads, work)
 
-    def _held_out(self, evaluated: dict[str, Any]) -> dict[str, Any]:
-        """How many held-out prompts are training prompts too, and the main policies' figures on the others."""
-        seen = self._inputs.seen()
-        names = [name for name in MAIN_POLICIES if name in evaluated["policies"]]
-        unseen = evaluate.on_unseen(self._folder.path / "7-evaluate", names, seen, evaluated["reader"])
-        return {"num_prompts": len(self._inputs.held_out), "num_seen": len(seen), "unseen": unseen}
-
     def _summarize(self) -> dict[str, Any]:
         summaries = {name: self._folder.stage(name).summary() for name in self._keys}
         summary = summarize_run(self._config, self._inputs.hashes, summaries, self._inputs.gold)
         plan = memory_plan(self._config, on_gpu=torch.cuda.is_available())
         summary["memory"] = [stage.to_json() for stage in plan]
-        summary["held_out"] = self._held_out(summaries["7-evaluate"])
+        summary["held_out"] = evaluate.held_out_figures(
+            self._path("7-evaluate", ""), self._inputs.held_out, self._inputs.seen(), summaries["7-evaluate"]
+        )
         summary["servers"] = spent_on_servers(self._config, self._ledger)
         write_json(self._folder.path / "summary.json", summary)
         return summary

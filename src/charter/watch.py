@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charter.errors import ConfigError, StoreError
+from charter.store.stale import ASIDE
 from charter.yaml_io import load_yaml
 
 ROWS = {"1-revise": "revisions.jsonl", "3-sample": "samples.jsonl", "4-label": "judgments.jsonl"}
@@ -57,13 +58,15 @@ def stage_names(config: dict[str, Any]) -> list[str]:
 def _stage(run: Path, name: str, config: dict[str, Any], alive: bool | None, now: float) -> dict[str, Any]:
     folder = run / name
     done = (folder / "done.json").is_file()
-    attempts = _attempts(folder / "attempts.jsonl")
+    stale = not done and (folder / ASIDE).is_file()  # of other settings, and not begun anew yet
+    attempts = {} if stale else _attempts(folder / "attempts.jsonl")
     is_open = bool(attempts) and not done
     state = "done" if done else "waiting" if not attempts else "stopped" if alive is False else "working"
     until = now if state == "working" else 0.0  # of an attempt that was cut off nothing is known
     seconds = sum(max(0.0, (until if end is None else end) - start) for start, end in attempts.items())
-    metrics = _last_row(folder / "metrics.jsonl")
+    metrics = {} if stale else _last_row(folder / "metrics.jsonl")
     rows, unit = _progress(folder, name, metrics)
+    rows = None if stale else rows
     total = None if rows is None else _total(run, name, config)
     rate = rows / seconds if is_open and rows and seconds > 0 else None
     left = (total - rows) / rate if rate and total is not None and rows is not None and total >= rows else None

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from charter.cli.main import main
+from charter.store.folder import RunFolder
+from charter.store.stale import ASIDE
 
 
 def charter(monkeypatch, *arguments):
@@ -51,3 +53,27 @@ def test_broken_files(run, monkeypatch, capsys, name, text, said):
 def test_no_run(tmp_path, monkeypatch, capsys):
     assert charter(monkeypatch, "audit", tmp_path) == 2
     assert "no run folder" in capsys.readouterr().err
+
+
+def test_nothing_to_audit_yet(run, monkeypatch, capsys):
+    (run / "4-label" / "preferences.jsonl").unlink()
+    shutil.rmtree(run / "7-evaluate")
+    before = sorted(run.rglob("*"))
+    assert charter(monkeypatch, "audit", run) == 2
+    told = capsys.readouterr()
+    assert "there are no labels yet" in told.err and told.err.count("\n") == 1 and told.out == ""
+    assert sorted(run.rglob("*")) == before
+
+
+def test_labels_of_other_settings_are_none(run, monkeypatch, capsys):
+    shutil.rmtree(run / "7-evaluate")
+    (run / "4-label" / ASIDE).write_text("{}")
+    assert charter(monkeypatch, "audit", run) == 2 and "no labels yet" in capsys.readouterr().err
+
+
+def test_another_process_works_in_the_folder(run, monkeypatch, capsys):
+    with RunFolder.open(run):
+        assert charter(monkeypatch, "audit", run) == 2
+    told = capsys.readouterr().err
+    assert "works in this run folder" in told and told.count("\n") == 1
+    assert not (run / "8-audit").exists()

@@ -142,7 +142,7 @@ def test_verify_names_a_chat_template_that_is_not_the_base_models(charter, tmp_p
     ],
 )
 def test_what_can_strike_anywhere(charter, monkeypatch, error, code, says):
-    def strike(_: object) -> list[str]:
+    def strike(*_: object) -> list[str]:
         raise error
 
     monkeypatch.setattr("charter.store.folder.verify", strike)
@@ -151,7 +151,7 @@ def test_what_can_strike_anywhere(charter, monkeypatch, error, code, says):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(charter, monkeypatch):
-    def strike(_: object) -> list[str]:
+    def strike(*_: object) -> list[str]:
         raise ZeroDivisionError
 
     monkeypatch.setattr("charter.store.folder.verify", strike)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from charter.chat import Talk, chosen, models_of
+from charter.chat import Talk, chosen, examples_of, models_of
 from charter.cli import main as cli
 from charter.errors import ConfigError, StoreError
 from charter.models.protocol import Generation
@@ -54,6 +54,35 @@ def test_one_turn_a_line_side_by_side(charter, whole):
     code, out, _ = charter(*arguments, typed="help me ?\n")
     assert code == 0 and [line.split(">")[0] for line in out.splitlines()] == ["sl-cai", "rl-cai"]
     assert charter("chat", whole, "--stage", "none")[0] == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_at_a_terminal_it_says_who_answers_and_what_to_try(charter, whole, monkeypatch, capfd):
+    from charter.cli.chat import _lines
+
+    monkeypatch.setattr(sys, "stdin", Terminal("/help\nhelp me ?\n/quit\n"))
+    examples = examples_of(whole)
+    assert list(_lines(chosen(whole, ["rl-cai"]), examples, quiet=False)) == ["help me ?"]
+    told = capfd.readouterr().out
+    assert (
+        told.count(f"rl-cai answers: {whole / '6-policy' / 'model'}") == 2 and told.count("/help says this again") == 2
+    )
+    held_out = [
+        json.loads(line)["prompt"] for line in (whole / "7-evaluate" / "initial.jsonl").read_text().splitlines()
+    ]
+    assert examples == [prompt["messages"][0]["content"] for prompt in held_out[:3]] and len(set(examples)) == 3
+    assert all(f"  {example}\n" in told for example in examples)
+    assert examples_of(whole / "2-sft") == []
+
+
+def test_an_interrupt_ends_the_conversation(charter, whole, monkeypatch):
+    monkeypatch.setattr(Talk, "say", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    code, out, err = charter("chat", whole, typed="help me ?\n")
+    assert (code, out) == (130, "") and err == "loading rl-cai…\n"
 
 
 class Parrot:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from charter.cli.say import say
+from charter.errors import DataError
 
 
 def audit(
@@ -21,11 +22,30 @@ def audit(
     """Measure what each link lost, from true goal to policy, write 8-audit/audit.json, and name the link at fault."""
     from charter.audit.run import AUDIT_FILE, write_audit
     from charter.audit.table import table
+    from charter.store.folder import RunFolder
 
-    found = write_audit(run, people)
+    _refuse_too_early(run)
+    with RunFolder.open(run):  # nobody else may write there meanwhile
+        found = write_audit(run, people)
     if as_json:
         say(json.dumps(found, indent=2))
         return
     for line in table(found).splitlines():
         say(line)
     say(f"written to {run / AUDIT_FILE}")
+
+
+def _refuse_too_early(run: Path) -> None:
+    """An audit needs labels or, of a run that makes none, replies.
+
+    Raises:
+        DataError: there is no run, or it has got no further.
+    """
+    from charter.store.stale import ASIDE
+
+    if not (run / "run.yaml").is_file():
+        raise DataError(f"{run}: no run folder (run.yaml isn't there): check the path")
+    labels = run / "4-label" / "preferences.jsonl"
+    has_labels = labels.is_file() and labels.stat().st_size > 0 and not labels.with_name(ASIDE).is_file()
+    if not has_labels and not any((run / "7-evaluate").glob("*.jsonl")):
+        raise DataError(f"{run}: there are no labels yet, and nothing to audit: go on with charter run first")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli.interrupt import INTERRUPTED, interrupts, to_stderr
 from charter.cli.say import say
 
 if TYPE_CHECKING:
     from charter.chat import Talk
+    from charter.config import ModelConfig
 
 
 def chat(
@@ -34,29 +36,31 @@ def chat(
     \f
     JSON: run, models[], turns[] with user and replies {model: text, finish_reason, num_tokens}.
     """
-    from charter.chat import Talk, chosen
+    from charter.chat import Talk, chosen, examples_of
 
     models = chosen(run, [stage, against])
 
-    from charter.stages.saved import opened
+    with interrupts("stopping…"):
+        try:
+            if not as_json:
+                to_stderr(f"loading {' and '.join(models)}…")  # torch alone takes seconds
+            from charter.stages.saved import opened
 
-    with contextlib.ExitStack() as stack:
-        talk = Talk(
-            {name: stack.enter_context(opened(model)) for name, model in models.items()},
-            max_new_tokens,
-            temperature,
-            seed,
-        )
-        turns = _converse(talk, list(models), quiet=as_json)
+            with contextlib.ExitStack() as stack:
+                there = {name: stack.enter_context(opened(model)) for name, model in models.items()}
+                talk = Talk(there, max_new_tokens, temperature, seed)
+                turns = _converse(talk, models, examples_of(run), quiet=as_json)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
     if as_json:
         say(json.dumps({"run": str(run), "models": list(models), "turns": turns}))
 
 
-def _converse(talk: Talk, names: list[str], quiet: bool) -> list[dict[str, Any]]:
+def _converse(talk: Talk, models: dict[str, ModelConfig], examples: list[str], quiet: bool) -> list[dict[str, Any]]:
     from charter.chat import FINISH
 
     turns = []
-    for text in _lines(names, quiet):
+    for text in _lines(models, examples, quiet):
         if text == "/new":
             talk.forget()
             continue
@@ -70,17 +74,29 @@ def _converse(talk: Talk, names: list[str], quiet: bool) -> list[dict[str, Any]]
     return turns
 
 
-def _lines(names: list[str], quiet: bool) -> Iterator[str]:
-    """What the user says, until the end of the input, /quit or an interrupt."""
+def _lines(models: dict[str, ModelConfig], examples: list[str], quiet: bool) -> Iterator[str]:
+    """What the user says, until the end of the input or /quit."""
     asks = sys.stdin.isatty() and not quiet
     if asks:
-        say(f"Talking to {' and '.join(names)}. /new begins anew, /quit or Ctrl-D ends.")
+        _greet(models, examples)
     while True:
         try:
             line = input("you> ") if asks else sys.stdin.readline()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         if (not asks and not line) or line.strip() == "/quit":
             return
-        if line.strip():
+        if line.strip() == "/help":
+            _greet(models, examples)
+        elif line.strip():
             yield line.strip()
+
+
+def _greet(models: dict[str, ModelConfig], examples: list[str]) -> None:
+    for name, model in models.items():
+        say(f"{name} answers: {model.source}")
+    if examples:
+        say("prompts of this run, to try:")
+        for text in examples:
+            say(f"  {text}")
+    say("/new begins anew, /help says this again, /quit or Ctrl-D ends.")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli.interrupt import INTERRUPTED, Interrupts, interrupts, to_stderr
 from charter.cli.say import figure, say
+
+if TYPE_CHECKING:
+    from charter.config import RunConfig
+
+STOPPING = "stopping after the current step (what is done stays; Ctrl-C again ends at once)…"
 
 POLICIES = ("initial", "sl-cai", "rl-cai")
 FIGURES = ("harmful_rate", "over_refusal_rate", "correct_rate", "gold")
@@ -44,20 +52,19 @@ def run(
     config = load_run(run_file or default_run_file(), overrides)
     folder = out or Path("runs") / config.name
 
-    from charter.audit.run import AUDIT_FILE, audited
-    from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
-    from charter.progress import open_progress
-    from charter.report.page import write_report
-    from charter.store.whole import close
-
-    with open_progress(quiet) as progress:
-        summary = run_pipeline(config, folder, progress)
-        progress.start("audit")
-        audit = audited(folder)
-        progress.finish("audit")
-    page = write_report(folder)
-    close(folder)
-    files = {"summary": str(folder / "summary.json"), "audit": str(folder / AUDIT_FILE), "report": str(page)}
+    with interrupts(STOPPING) as heard:
+        try:
+            summary, audit, page = _do(config, folder, quiet, heard)
+        except KeyboardInterrupt:
+            to_stderr(
+                f"stopped {_where(folder)}; go on with: {shlex.join(['charter', *sys.argv[1:]])} (the same command)"
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    files = {
+        "summary": str(folder / "summary.json"),
+        "audit": str(folder / "8-audit" / "audit.json"),
+        "report": str(page),
+    }
     if as_json:
         say(json.dumps({"run": str(folder), "summary": summary, "verdict": audit["verdict"], "files": files}))
         return
@@ -76,6 +83,38 @@ def spent(server: dict[str, Any]) -> str:
     money = f"money isn't known: {server['reason']}" if server["money"] is None else f"money {server['money']:,.2f}"
     tokens = f"{server['prompt_tokens']:,} tokens read, {server['completion_tokens']:,} written"
     return f"{server['source']}: {server['calls']:,} calls, {tokens}, {money}, over all attempts"
+
+
+def _do(config: RunConfig, folder: Path, quiet: bool, heard: Interrupts) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """All of it: summary, audit, and where the report is."""
+    from charter.audit.run import audited
+    from charter.pipeline import run as run_pipeline  # loads torch, so only once the run file is known to be right
+    from charter.progress import open_progress
+    from charter.report.page import write_report
+    from charter.store.whole import close
+
+    with open_progress(quiet) as progress:
+        heard.tell = to_stderr if quiet else progress.say
+        summary = run_pipeline(config, folder, progress)
+        progress.start("audit")
+        audit = audited(folder)
+        progress.finish("audit")
+    heard.tell = to_stderr
+    page = write_report(folder)
+    close(folder)
+    return summary, audit, page
+
+
+def _where(folder: Path) -> str:
+    """The stage that was stopped in words."""
+    from charter.errors import CharterError
+    from charter.watch import look
+
+    try:
+        left = [stage["name"] for stage in look(folder)["stages"] if stage["state"] != "done"]
+    except CharterError:
+        return "before the first stage"
+    return f"in {left[0]}" if left else "after the last stage"
 
 
 def headline(summary: dict[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from charter.stages.readings import Reader
 from charter.stages.saved import Load
 from charter.stages.seeds import row_seed
 from charter.store.jsonl import read_jsonl, write_jsonl
-from charter.summary import policy_figures
+from charter.summary import MAIN_POLICIES, policy_figures
 
 STAGE = "evaluate"
 REFERENCE = "sl-cai"
@@ -143,6 +143,15 @@ def read_policies(
         progress.advance()
     steps = {policy.name: policy.step for policy in policies if policy.step is not None}
     return {"policies": figures, "steps": steps, "reader": reader.name, "num_tokens": num_tokens}
+
+
+def held_out_figures(
+    folder: Path, held_out: Sequence[Prompt], seen: set[str], evaluated: dict[str, Any]
+) -> dict[str, Any]:
+    """How many held-out prompts are training prompts too, and the main policies' figures on the others."""
+    names = [name for name in MAIN_POLICIES if name in evaluated["policies"]]
+    unseen = on_unseen(folder, names, seen, evaluated["reader"])
+    return {"num_prompts": len(held_out), "num_seen": len(seen), "unseen": unseen}
 
 
 def on_unseen(folder: Path, names: Sequence[str], seen: set[str], reader: str) -> dict[str, Any]:

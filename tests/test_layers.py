@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "sources": BASE,
     "store": BASE,
     "yaml_io": BASE | {"store"},
-    "run_file": TOOLS,
+    "run_file": TOOLS | {"constitution"},
     "constitution": TOOLS,
     "objectives": BASE,
     "data": TOOLS,

@@ -1,10 +1,12 @@
 """A run file is checked as a whole; every fault is one line with its place and a remedy."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import charter
+from charter.constitution.load import load_constitution
 from charter.errors import ConfigError
 from charter.run_file import load_run, resolved_yaml
 from charter.sources import is_python, resolve_python
@@ -124,3 +126,48 @@ def test_python_sources():
     for bad in ("charter", "charter.records:prompt", "charter.recrds:Prompt"):
         with pytest.raises(ConfigError):
             resolve_python(bad)
+
+
+def _from_elsewhere(tmp_path, **changes):
+    """A run folder as another machine made it."""
+    text = f"name: c\nprinciples:\n- {{id: kind, text: {changes.pop('text', 'be kind')}}}\n"
+    (tmp_path / "constitution.yaml").write_text(text)
+    told = load_constitution(tmp_path / "constitution.yaml").hash
+    (tmp_path / "inputs.json").write_text(json.dumps({"constitution": changes.pop("hash", told)}))
+    settings = {
+        "name": "x",
+        "constitution": "/home/author/mine.yaml",
+        "model": {"source": "/home/author/venv/charter/village/starter"},
+        "prompts": {"source": "charter.village.prompts:training_prompts"},
+        "evaluate": {"prompts": {"source": "charter.village.prompts:held_out_prompts"}},
+        **changes,
+    }
+    settings["label"] = {"labeler": {"model": settings["model"]}}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    return tmp_path / "run.yaml"
+
+
+def test_a_run_folder_of_another_machine_is_its_own_constitution_and_finds_what_the_package_ships(tmp_path):
+    config = load_run(_from_elsewhere(tmp_path))
+    assert config.constitution == str(tmp_path / "constitution.yaml")
+    starter = Path(charter.__file__).parent / "village" / "starter"
+    assert config.model.source == str(starter) and config.label.labeler.model.source == str(starter)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hash": "0" * 64}, "constitution: /home/author/mine.yaml is not there"),
+        (
+            {"model": {"source": "/home/author/charter/my-model"}},
+            "model.source: /home/author/charter/my-model is not there",
+        ),
+        ({"model": {"source": "/home/author/charter"}}, "model.source: /home/author/charter is not there"),
+    ],
+)
+def test_what_cannot_be_known_to_be_the_same_is_missing_but_for_those_who_want_settings_alone(tmp_path, changes, says):
+    path = _from_elsewhere(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=says):
+        load_run(path)
+    config = load_run(path, missing_ok=True)
+    assert config.model.source.endswith(changes.get("model", {"source": "village/starter"})["source"])

@@ -123,3 +123,22 @@ def test_the_report_of_a_run_without_its_list_says_so(charter, run):
     (run / "files.json").unlink()
     code, _, err = charter("report", run)
     assert code == 0 and err.count("\n") == 1 and "files.json" in err and "summary.json" in err
+
+
+def test_an_audit_keeps_the_one_that_says_otherwise(charter, run):
+    before, now = run / "8-audit" / "audit.before.json", run / "8-audit" / "audit.json"
+    code, out, err = charter("audit", run)
+    assert (code, err) == (0, "") and not before.exists() and "otherwise" not in out  # the same but for its seconds
+    honest = json.loads(now.read_text())
+    _edit(now, lambda told: told["labels"]["position"]["order_gap"].update(value=9.125, low=None))
+    forged = now.read_bytes()
+    code, out, _ = charter("audit", run)
+    assert code == 0 and "labeler's order gap: 9.125 before, " in out and before.read_bytes() == forged
+    assert json.loads(now.read_text())["labels"] == honest["labels"]
+    # the hash that the author's audit ought to have goes along with it
+    assert verify_run(run).faults == ["8-audit/audit.before.json: content changed since the run was finished"]
+
+    now.write_text("{")
+    code, out, err = charter("audit", run, "--json")
+    assert code == 0 and json.loads(out)["labels"] == honest["labels"] and "can't be read" in err
+    assert before.read_bytes() == forged

@@ -32,6 +32,7 @@ import numpy as np
 import charter
 from charter.audit.blame import charge_upstream, losses, verdict
 from charter.audit.chain import chain_of
+from charter.audit.changes import changes, same
 from charter.audit.ensemble import audit_ensemble
 from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
@@ -45,15 +46,17 @@ from charter.audit.recursive import audit_recursion
 from charter.audit.reward_model import HELD_OUT, audit_reward_model
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
 from charter.audit.wins import audit_wins
-from charter.errors import ModelError
+from charter.errors import CharterError, ModelError
 from charter.records import Estimate, PreferencePair
 from charter.regression import Array
 from charter.statistics import unknown
+from charter.store.disk import store_errors
 from charter.store.hashing import hash_file, hash_json
 from charter.store.jsonl import read_json, read_jsonl, write_json
-from charter.store.whole import note
+from charter.store.whole import note, renamed
 
 AUDIT_FILE = Path("8-audit") / "audit.json"
+BEFORE_FILE = AUDIT_FILE.with_name("audit.before.json")
 SAME = 0.05  # nats; recorded margins further from the model's own are another model's
 
 
@@ -107,11 +110,41 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
 def write_audit(folder: Path, people: Path | None = None) -> dict[str, Any]:
     """Audit a run folder, write 8-audit/audit.json, and return its content. Raises as ``audit_run``."""
     found = audit_run(folder, people)
+    _write(folder, found)
+    return found
+
+
+def audit_again(folder: Path, people: Path | None = None) -> tuple[dict[str, Any], list[str] | None]:
+    """As ``write_audit``, but an audit that is there and says otherwise stays beside it: the first one that was replaced so.
+
+    Returns:
+        The audit, and what it says otherwise, a line each; None where there was none before, or the same one.
+
+    Raises as ``audit_run``.
+    """
+    found = audit_run(folder, people)
+    path = folder / AUDIT_FILE
+    changed = None
+    if path.is_file():
+        try:
+            before = read_json(path)
+        except CharterError:
+            before = None
+        if not same(before, found):
+            changed = changes(before, found)
+            if not (folder / BEFORE_FILE).exists():
+                with store_errors(path):
+                    path.rename(folder / BEFORE_FILE)
+                renamed(folder, AUDIT_FILE.as_posix(), BEFORE_FILE.as_posix())
+    _write(folder, found)
+    return found, changed
+
+
+def _write(folder: Path, found: dict[str, Any]) -> None:
     path = folder / AUDIT_FILE
     path.parent.mkdir(exist_ok=True)
     write_json(path, found)
     note(folder, [AUDIT_FILE.as_posix()])
-    return found
 
 
 def audited(folder: Path) -> dict[str, Any]:

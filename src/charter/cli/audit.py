@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from charter.cli.say import say
+from charter.cli.say import say, warn
 from charter.errors import DataError
 
 
@@ -19,20 +19,31 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print audit.json instead of the table.")] = False,
 ) -> None:
-    """Measure what each link lost, from true goal to policy, write 8-audit/audit.json, and name the link at fault."""
-    from charter.audit.run import AUDIT_FILE, write_audit
+    """Measure what each link lost, from true goal to policy, write 8-audit/audit.json, and name the link at fault.
+
+    An audit that was there and says otherwise is kept as 8-audit/audit.before.json (once: what lies there already stays), and
+    the headline figures that changed are printed; with --json, on standard error.
+    """
+    from charter.audit.run import AUDIT_FILE, BEFORE_FILE, audit_again
     from charter.audit.table import table
     from charter.store.folder import RunFolder
 
     _refuse_too_early(run)
     with RunFolder.open(run):  # nobody else may write there meanwhile
-        found = write_audit(run, people)
+        found, changed = audit_again(run, people)
     if as_json:
+        if changed is not None:
+            warn(f"the audit that was there says otherwise: {'; '.join(changed)} (see {run / BEFORE_FILE})")
         say(json.dumps(found, indent=2))
         return
     for line in table(found).splitlines():
         say(line)
     say(f"written to {run / AUDIT_FILE}")
+    if changed is not None:
+        say()
+        say(f"otherwise than in the audit that was there ({run / BEFORE_FILE}):")
+    for line in changed or ():
+        say(f"  {line}")
 
 
 def _refuse_too_early(run: Path) -> None:

@@ -43,7 +43,7 @@ def heard(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StoreError(f"{run}: no labels there yet (4-label/judgments.jsonl): check the path, or run it first")
     constitution = load_constitution(run / "constitution.yaml")
-    floor = float(getattr(load_run(run / "run.yaml").label.labeler, "min_log_odds", 0.0))
+    floor = float(getattr(load_run(run / "run.yaml", missing_ok=True).label.labeler, "min_log_odds", 0.0))
     prompt_of = {pair.id: pair.prompt.id for pair in read_jsonl(run / "3-sample" / "pairs.jsonl", ResponsePair)}
     said = _said(path, [principle.id for principle in constitution.principles])
     decides = {id: {pair for pair, odds in own.items() if odds and abs(odds) >= floor} for id, own in said.items()}

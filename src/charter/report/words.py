@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -278,9 +277,10 @@ def hashes(artifacts: Artifacts) -> list[tuple[str, str, str]]:
 
 
 def command(artifacts: Artifacts) -> str:
-    """What repeats the run, from the folder that holds the run folder."""
-    name = artifacts.folder.resolve().name
-    return f"charter run {shlex.quote(f'{name}/run.yaml')} --out {shlex.quote(f'{name}-again')}"
+    """What repeats the run, on any machine that has the run folder."""
+    seed = artifacts.summary.get("seed")
+    seed = f" --seed {seed}" if isinstance(seed, int) and not isinstance(seed, bool) else ""
+    return f"cd RUN  # this folder\ncharter run run.yaml{seed} --out ../again"
 
 
 def explorer_words(labels: Explorer) -> str:

@@ -36,7 +36,7 @@ def provenance(run: Path, pair_id: str) -> dict[str, Any]:
     if not (run / "4-label" / "judgments.jsonl").is_file():
         raise StoreError(f"{run}: no labels there yet (4-label/judgments.jsonl): check the path, or run it first")
     pair = _pair(run, pair_id)
-    config = load_run(run / "run.yaml")
+    config = load_run(run / "run.yaml", missing_ok=True)
     constitution = load_constitution(run / "constitution.yaml")
     judgments = [row for row in read_jsonl(run / "4-label" / "judgments.jsonl", Judgment) if row.pair_id == pair.id]
     stored = next((p for p in _records(run / "4-label" / "preferences.jsonl", PreferencePair) if p.id == pair.id), None)

@@ -131,7 +131,7 @@ class _Nobody:
 def _read(run: Path) -> tuple[RunConfig, list[ResponsePair], Labels]:
     if not (run / "4-label" / "done.json").is_file():
         raise StoreError(f"{run}: no finished labels there (4-label): check the path, or run it first")
-    config = load_run(run / "run.yaml")
+    config = load_run(run / "run.yaml", missing_ok=True)
     pairs = list(read_jsonl(run / "3-sample" / "pairs.jsonl", ResponsePair))
     labels = {row.id: row.p_a for row in read_jsonl(run / "4-label" / "preferences.jsonl", PreferencePair)}
     return config, pairs, labels

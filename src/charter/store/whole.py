@@ -48,6 +48,15 @@ def note(run: Path, names: Iterable[str]) -> None:
         _write(run, {**files, **{name: hash_file(run / name) for name in names}})
 
 
+def renamed(run: Path, before: str, after: str) -> None:
+    """A file got another name in a finished run: the hash that it ought to have goes along with it."""
+    if not (run / WHOLE).is_file():
+        return
+    files, fault = _read(run)
+    if fault is None and before in files:
+        _write(run, {**{name: digest for name, digest in files.items() if name != before}, after: files[before]})
+
+
 def faults_beside_stages(run: Path, unread: tuple[str, ...] = ()) -> list[str]:
     """One line per file that isn't as it was when the run was closed; none where it isn't closed.
 

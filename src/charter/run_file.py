@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charter.config import RunConfig
+from pydantic import ValidationError
+
+from charter.config import ModelConfig, RunConfig
 from charter.errors import ConfigError
 from charter.sources import is_python
 from charter.suggest import did_you_mean
@@ -92,6 +94,18 @@ def _suggest(path: Path) -> str:
     siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     guess = did_you_mean(path.name, siblings)
     return guess if guess.startswith("did") else "check the path; it counts from the run file's folder"
+
+
+def model_named(source: str) -> ModelConfig:
+    """A model as people name it outside a run file: a folder, a hub id or a server.
+
+    Raises:
+        ConfigError: a server without a model, or with a password.
+    """
+    try:
+        return ModelConfig(source=str(Path(source).resolve()) if Path(source).exists() else source)
+    except ValidationError as error:
+        raise ConfigError(str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")) from error
 
 
 def resolved_yaml(config: RunConfig) -> str:

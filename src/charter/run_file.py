@@ -87,13 +87,14 @@ def _resolve_source(source: str, location: Location, document: YamlDocument) -> 
     looks_like_path = source.startswith((".", "/", "~"))
     if len(location) > 1 and location[-2] in _MODEL_KEYS and not looks_like_path:
         return source
-    raise ConfigError(f"{place}: {dotted(location)}: {path} is not there: {_suggest(path)}")
+    raise ConfigError(f"{place}: {dotted(location)}: {path} is not there: {_suggest(path, place)}")
 
 
-def _suggest(path: Path) -> str:
+def _suggest(path: Path, place: str) -> str:
     siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     guess = did_you_mean(path.name, siblings)
-    return guess if guess.startswith("did") else "check the path; it counts from the run file's folder"
+    begins = "the folder you are in" if place.startswith(_OVERRIDE) else "the run file's folder"
+    return guess if guess.startswith("did") else f"check the path; it counts from {begins}"
 
 
 def model_named(source: str) -> ModelConfig:

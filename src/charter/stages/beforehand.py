@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charter.config import ModelConfig, RunConfig, labeler_models
+from charter.config import DpoConfig, ModelConfig, PolicyConfig, RunConfig, labeler_models
 from charter.models.endpoint import is_endpoint
 from charter.models.reach import unset_key
 from charter.stages.inputs import Inputs
@@ -20,7 +20,27 @@ def warnings(config: RunConfig, inputs: Inputs) -> list[str]:
         f"evaluate.prompts: {seen:,} of {len(inputs.held_out):,} occur word for word among the training prompts; they "
         "stay, and the summary and the report give the figures without them too"
     )
-    return [*repeated, *([overlap] if seen else []), *_no_helpful_answers(config, inputs)]
+    return [*repeated, *([overlap] if seen else []), *_no_helpful_answers(config, inputs), *_not_read_by_dpo(config)]
+
+
+def _not_read_by_dpo(config: RunConfig) -> list[str]:
+    """Settings under ``policy`` that were changed for nothing, because DPO has a section of its own."""
+    if config.policy.algorithm != "dpo" or "rl" not in config.phases:
+        return []
+    default, read = PolicyConfig(), ("algorithm", "initialise_from")
+    fields = [name for name in PolicyConfig.model_fields if name not in read]
+    changed = [name for name in fields if getattr(config.policy, name) != getattr(default, name)]
+    moved = [name for name in changed if name in DpoConfig.model_fields]
+    idle = [name for name in changed if name not in moved]
+    told = "policy.algorithm is dpo, which doesn't read"
+    return [
+        *([f"{told} {_listed('policy', moved)}: set {_listed('dpo', moved)}"] if moved else []),
+        *([f"{told} {_listed('policy', idle)}: without effect in this run"] if idle else []),
+    ]
+
+
+def _listed(section: str, names: list[str]) -> str:
+    return ", ".join(f"{section}.{name}" for name in names)
 
 
 def servers_of(config: RunConfig, stage: str) -> list[ModelConfig]:

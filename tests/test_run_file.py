@@ -107,6 +107,7 @@ def test_overrides_win(folder, monkeypatch):
         ("policy.steps=x", "--set policy.steps: policy.steps: Input should be a valid integer"),
         ("name.first=x", "holds no keys"),
         ("policy.steps=[", "--set policy.steps"),
+        ("model.source=../nothing/x", "check the path; it counts from the folder you are in"),
     ],
 )
 def test_bad_override(folder, override, says):

@@ -272,10 +272,11 @@ def _constitution(constitution: str | Path | Constitution) -> Constitution:
 
 def _model(model: str | Path | ModelConfig) -> ModelConfig:
     from charter.config import ModelConfig
+    from charter.run_file import model_named
 
     if isinstance(model, ModelConfig):
         return model
-    return ModelConfig(source=str(Path(model).resolve()) if Path(model).exists() else str(model))
+    return model_named(str(model))
 
 
 def _labeler(labeler: str | Path | Mapping[str, Any] | AnyLabeler) -> AnyLabeler:

@@ -6,16 +6,18 @@ begun, the rows that stand in its file are taken off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from charter.config import RunConfig
+from charter.config import ModelConfig, RunConfig
 from charter.errors import CharterError, ConfigError
 from charter.models.endpoint import endpoint_fingerprint
+from charter.models.reach import check_key, unreachable
 from charter.pipeline import Pipeline
 from charter.plan.make import TOTALS, counted_plan
 from charter.progress import QuietProgress
+from charter.stages.beforehand import servers_of, warnings
 from charter.stages.inputs import INPUTS_FILE, Inputs, refuse_other_constitution, remember
 from charter.stages.keyed import KEY_FILE, State, stage_key, state_of
 from charter.store.disk import store_errors
@@ -54,19 +56,28 @@ class Outlook(Pipeline):
         return self._states
 
 
+def servers_left(config: RunConfig, states: dict[str, State]) -> list[ModelConfig]:
+    """The servers that stages which aren't done yet will ask, each once."""
+    found = [model for name, state in states.items() if state != "done" for model in servers_of(config, name)]
+    return list({model.source: model for model in found}.values())
+
+
 def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> list[str]:
-    """Open the folder for this run, and say what will be done in it.
+    """Open the folder for this run, and say what can't go as asked, what will be done, and which servers don't answer.
 
     Results of a run before that aren't this one's are set aside at once, so that nobody takes them for current.
 
     Raises:
         StoreError: the folder was made with another constitution, or can't be written.
+        ConfigError: there is no key for a server that will be asked.
     """
     refuse_other_constitution(folder.path, inputs.constitution)
     before, hashes_before = _settings_before(folder.path), _hashes_before(folder.path)
     reopen(folder.path)
     restored = restore(folder.path)
     states = Outlook(config, inputs, folder, ledger).states()
+    servers = servers_left(config, states)
+    unset = [line for server in servers if (line := check_key(server))]
     left = [name for name, state in states.items() if state != "done"]
     stale = [name for name in left if states[name] == "to do" and (folder.path / name / KEY_FILE).is_file()]
     if left:
@@ -76,7 +87,9 @@ def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Led
     anew = [name for name in stale if changed or name not in restored]
     why = changed or "what is read has changed"
     told = [f"{why}: {', '.join(anew)} {'is' if len(anew) == 1 else 'are'} done anew"] if anew else []
-    return [*told, *outlook(config, inputs, folder, ledger, states)]
+    warned = [f"warning: {line}" for line in [*warnings(config, inputs), *unset]]
+    silent = [f"warning: {line}" for server in servers if (line := unreachable(server))]
+    return [*warned, *told, *outlook(config, inputs, folder, ledger, states), *silent]
 
 
 def _settings_before(run: Path) -> dict[str, Any]:

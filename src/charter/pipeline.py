@@ -24,7 +24,7 @@ from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import PreferencePair, Prompt, ResponsePair, RevisionChain
 from charter.stages import evaluate, fan_out, label, revise, sample, train_dpo, train_policy, train_reward, train_sft
-from charter.stages.beforehand import warnings
+from charter.stages.afterwards import of_all, warnings
 from charter.stages.chunks import Execute
 from charter.stages.curves import checkpoint_curve, revision_curve, rl_curve
 from charter.stages.inputs import Inputs, gather, labeler_hash
@@ -60,8 +60,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
-        warned = [f"warning: {line}" for line in warnings(config, inputs)]
-        for line in [*warned, *begin_with(config, inputs, run_folder, ledger)]:
+        for line in begin_with(config, inputs, run_folder, ledger):
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 
@@ -112,6 +111,8 @@ class Pipeline:
             work = self._in_processes
         reads = {"seed": self._config.seed, **reads}
         self._keys[name] = do_stage(self._folder, name, reads, work, self._progress)
+        for line in warnings(self._config, name, self._folder.stage(name).summary()):
+            self._progress.say(f"{name}: warning: {line}")
         if self._config.tracker is not None:
             failure = track(self._folder.path, name, self._config.tracker, self._config.name)[1]
             if failure is not None:
@@ -391,5 +392,6 @@ class Pipeline:
             self._path("7-evaluate", ""), self._inputs.held_out, self._inputs.seen(), summaries["7-evaluate"]
         )
         summary["servers"] = spent_on_servers(self._config, self._ledger)
+        summary["warnings"] = of_all(self._config, summaries)
         write_json(self._folder.path / "summary.json", summary)
         return summary

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from charter.config import RunConfig
+from pydantic import ValidationError
+
+from charter.config import ModelConfig, RunConfig
 from charter.constitution.load import load_constitution
 from charter.errors import CharterError, ConfigError
 from charter.sources import is_python
@@ -99,7 +101,7 @@ def _resolve_source(source: str, location: Location, document: YamlDocument, mis
     )
     if again is not None or missing_ok:
         return str(again or path)
-    raise ConfigError(f"{place}: {dotted(location)}: {path} is not there: {_suggest(path)}")
+    raise ConfigError(f"{place}: {dotted(location)}: {path} is not there: {_suggest(path, place)}")
 
 
 def _shipped(path: Path) -> Path | None:
@@ -123,10 +125,23 @@ def _own_constitution(folder: Path) -> Path | None:
     return path if isinstance(told, dict) and told.get("constitution") == found else None
 
 
-def _suggest(path: Path) -> str:
+def _suggest(path: Path, place: str) -> str:
     siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     guess = did_you_mean(path.name, siblings)
-    return guess if guess.startswith("did") else "check the path; it counts from the run file's folder"
+    begins = "the folder you are in" if place.startswith(_OVERRIDE) else "the run file's folder"
+    return guess if guess.startswith("did") else f"check the path; it counts from {begins}"
+
+
+def model_named(source: str) -> ModelConfig:
+    """A model as people name it outside a run file: a folder, a hub id or a server.
+
+    Raises:
+        ConfigError: a server without a model, or with a password.
+    """
+    try:
+        return ModelConfig(source=str(Path(source).resolve()) if Path(source).exists() else source)
+    except ValidationError as error:
+        raise ConfigError(str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")) from error
 
 
 def resolved_yaml(config: RunConfig) -> str:

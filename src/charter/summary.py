@@ -7,6 +7,7 @@
     labeler.{accuracy, position_bias, coverage, ...}     reward_model.{label_agreement, gold_agreement, ...}
     curves.revision[]   figures of the revised data after each round
     curves.rl[]         training metrics of each step        curves.checkpoints[]   figures of each checkpoint
+    warnings[]          data that went in and hardly served, a sentence each
     stages[].{name, wall_seconds, num_tokens}            hashes, seed, charter
     servers[].{source, calls, prompt_tokens, completion_tokens, money, reason}   over all attempts; empty: none was asked
 

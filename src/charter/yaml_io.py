@@ -180,7 +180,10 @@ def validate(model: type[M], document: YamlDocument, error: type[CharterError]) 
     try:
         return model.model_validate(document.data)
     except ValidationError as broken:
-        faults = broken.errors(include_url=False)
+        told = broken.errors(include_url=False)
+        # a list all of whose entries are wrong is "too short" as well: no fault of its own
+        places = [fault["loc"] for fault in told]
+        faults = [f for f in told if f["type"] != "too_short" or not any(_is_within(p, f["loc"]) for p in places)]
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         misspelt = [
             fault for fault in faults if fault["type"] == "extra_forbidden"
@@ -208,6 +211,10 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[Location, str]:
     if isinstance(given, (str, int, float, bool)) and fault["type"] != "value_error":
         message += f", got {str(given)[:60]!r}" if isinstance(given, str) else f", got {given}"
     return location, message
+
+
+def _is_within(place: Location, of: Location) -> bool:
+    return len(place) > len(of) and place[: len(of)] == of
 
 
 def _is_tag(part: str | int) -> bool:

@@ -70,6 +70,16 @@ def test_fault_is_one_line_with_its_place(tmp_path, old, new, line, says):
     assert f"c.yaml:{line}: " in message and says in message and "\n" not in message
 
 
+def test_faults_are_counted_once(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: t\nprinciples:\n- {text: a}\n- {text: b}\n- {text: c}\n")
+    with pytest.raises(ConstitutionError, match=r"id is missing: add it \(and 2 more\)"):
+        load_constitution(path)
+    path.write_text("name: t\nprinciples: []\n")
+    with pytest.raises(ConstitutionError, match="at least 1 item"):
+        load_constitution(path)
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "name: x\nprinciples: []\n", "\x00", "a: b: c"])
 def test_not_a_constitution(tmp_path, text):
     with pytest.raises(ConstitutionError, match=r"c\.yaml"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from charter.outlook import outlook
+from charter.cli.main import main
+from charter.outlook import outlook, servers_left
+from charter.pipeline import run
+from charter.progress import QuietProgress
 from charter.run_file import load_run
 from charter.stages.inputs import gather
 from charter.store.folder import RunFolder
@@ -85,3 +89,36 @@ def test_what_was_spent_before_is_said(tiny_world, tmp_path):
         ledger.add_usage(endpoint_fingerprint(SERVER), 7, 1000, 500)
     line = next(line for line in said(config, tmp_path) if line.startswith(SERVER))
     assert "so far 2.00 for 7 calls" in line
+
+
+def test_only_servers_that_will_still_be_asked_are_looked_at(tiny_world):
+    config = labelled_by_server(tiny_world)
+    assert [model.source for model in servers_left(config, {"3-sample": "done", "4-label": "begun"})] == [SERVER]
+    assert servers_left(config, {"3-sample": "to do", "4-label": "done", "7-evaluate": "to do"}) == []
+
+
+def test_a_far_server_without_its_key_stops_the_run_before_its_first_stage(tiny_world, tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    far = '{source: "https://example.invalid/v1#m", endpoint: {key_env: MY_KEY}}'
+    settings = ["--set", f"label.labeler.model={far}"]
+    out = tmp_path / "run"
+    for command in (["run", "--out", str(out)], ["plan", "--no-calibrate"]):
+        monkeypatch.setattr(sys, "argv", ["charter", *command, str(tiny_world / "run.yaml"), *settings])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said_by = capfd.readouterr()
+        assert "https://example.invalid/v1: the environment holds no MY_KEY: put the key there" in " ".join(said_by)
+        assert (stop.value.code or 0) == (2 if command[0] == "run" else 0)
+    assert not list(out.glob("1-revise*"))
+
+
+def test_a_server_that_is_not_there_is_one_line_and_no_error(tiny_world, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("charter.pipeline.Pipeline.run", lambda self: {})
+    told: list[str] = []
+    progress = QuietProgress()
+    monkeypatch.setattr(progress, "say", told.append)
+    run(labelled_by_server(tiny_world), tmp_path / "run", progress)
+    (line,) = [line for line in told if "no answer now" in line]
+    assert line.startswith("warning: http://127.0.0.1:9/v1: no answer now (ConnectError)")
+    assert any(line.startswith("warning: ") and "is asked without a key" in line for line in told)

@@ -26,10 +26,16 @@ def completion(
 class FaultServer:
     """``plan(request number, body)`` names what to do: "ok", a status, or one of the faults below.
 
-    ``behind``: base URL of the server that answers where the plan says "ok".
+    ``behind``: base URL of the server that answers where the plan says "ok". ``models``: status of GET /models.
     """
 
-    def __init__(self, plan: Callable[[int, dict], object], latency: float = 0.0, behind: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Callable[[int, dict], object],
+        latency: float = 0.0,
+        behind: str | None = None,
+        models: int = 200,
+    ) -> None:
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
         self.done: Counter[str] = Counter()
@@ -42,6 +48,10 @@ class FaultServer:
 
             def log_message(self, *args):
                 pass
+
+            def do_GET(self):
+                assert self.path == "/v1/models"
+                self.send(models, {"object": "list", "data": [{"id": "m", "object": "model"}]})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

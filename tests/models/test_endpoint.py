@@ -10,6 +10,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("openai", reason="openai is not installed (the endpoint extra)")
 
@@ -24,8 +25,11 @@ from charter.labelers.recorded import RecordedModel
 from charter.models import calls
 from charter.models.endpoint import EndpointModel, option_logprobs
 from charter.models.protocol import Question
+from charter.models.reach import check_key, unreachable
 from charter.records import Abstention, Message, Prompt, ResponsePair
+from charter.run_file import model_named
 from charter.store.ledger import Ledger
+from charter.yaml_io import YamlDocument, validate
 
 KEY = "sk-canary-0123456789"
 FAULTS = ("hang", "drip", "reset", "cut", "malformed", "empty", "html", "null_choices", "no_choices", "error_in_200", "null_content", "huge", 500, 502, 429, (429, {"retry-after": "0.2"}), (503, {"retry-after": "0"}))  # fmt: skip
@@ -146,7 +150,7 @@ def test_money():
 @pytest.mark.parametrize(
     "status, said",
     [
-        (401, "check key"),
+        (401, "check the key in OPENAI_API_KEY, address and model name"),
         (404, "check key, address and model name"),
         ((302, {"location": "http://127.0.0.1:1/"}), "redirects"),
     ],
@@ -258,12 +262,60 @@ class TestOptions:
 class TestSource:
     def test_a_model_must_be_named(self):
         with pytest.raises(ConfigError, match="write the server's model after a #"):
-            EndpointModel(ModelConfig(source="http://127.0.0.1:1/v1"))
+            model_named("http://127.0.0.1:1/v1")
+        with pytest.raises(ValidationError, match="write the server's model after a #"):
+            ModelConfig(source="http://127.0.0.1:1/v1#")
+
+    def test_settings_of_a_server_need_a_server(self):
+        with pytest.raises(ValidationError, match="endpoint is set and source 'org/model' is no server"):
+            ModelConfig(source="org/model", endpoint=EndpointConfig())
+
+    @pytest.mark.parametrize("key", ["hf_abcDEF123", "sk_live_1", "sk-FAKE-1", "A" * 65, "9KEY", "A KEY", "zzz\n", ""])
+    def test_a_key_in_place_of_its_variable_is_refused_and_not_echoed(self, key, tmp_path):
+        document = YamlDocument(tmp_path / "run.yaml", {"key_env": key}, {})
+        with pytest.raises(ConfigError, match="key_env is the NAME of an environment variable") as fault:
+            validate(EndpointConfig, document, ConfigError)
+        assert not key or key.strip() not in str(fault.value)
+        assert EndpointConfig(key_env="HF_TOKEN").key_env == "HF_TOKEN"
 
     def test_a_far_server_needs_a_key(self, monkeypatch):
         monkeypatch.delenv("OPENAI_API_KEY")
         with pytest.raises(ConfigError, match="holds no OPENAI_API_KEY"):
             EndpointModel(ModelConfig(source="https://example.invalid/v1#m"))
+
+
+class TestBeforeTheWork:
+    def test_the_key(self, monkeypatch):
+        far, near = (
+            ModelConfig(source=f"{base}/v1#m", endpoint=EndpointConfig(key_env="MY_KEY"))
+            for base in ("https://example.invalid", "http://127.0.0.1:9")
+        )
+        monkeypatch.setenv("MY_KEY", KEY)
+        assert check_key(far) is check_key(near) is None
+        monkeypatch.delenv("MY_KEY")
+        with pytest.raises(ConfigError, match="https://example.invalid/v1: the environment holds no MY_KEY"):
+            check_key(far)
+        assert "asked without a key" in (check_key(near) or "")
+
+    @pytest.mark.parametrize(
+        ("status", "said"),
+        [(200, None), (404, None), (401, "refuses the key now (401): look at what the environment holds in OPENAI_API_KEY"),
+         (503, "answers 503 now"), (302, "answers 302 now")],
+    )  # fmt: skip
+    def test_one_cheap_request(self, status, said):
+        with FaultServer(lambda number, body: "ok", models=status) as server:
+            told = unreachable(ModelConfig(source=f"{server.url}#m"))
+            assert told is None if said is None else told is not None and said in told
+        assert not server.bodies, "nothing is generated"
+
+    def test_nobody_there(self, monkeypatch):
+        told = unreachable(ModelConfig(source="http://127.0.0.1:9/v1#m"))
+        assert told == (
+            "http://127.0.0.1:9/v1: no answer now (ConnectError): start it, or mend the address; the run begins all the same"
+        )
+        monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nx")  # no header can hold it
+        told = unreachable(ModelConfig(source="http://127.0.0.1:9/v1#m"))
+        assert told is not None and KEY not in told
 
 
 @pytest.mark.parametrize("address", ["http://user:pw-canary@127.0.0.1:9/v1#m", "https://pw-canary@127.0.0.1:9/v1#m"])

@@ -24,10 +24,10 @@ from charter.records import (
     RevisionRound,
 )
 from charter.run_file import resolved_yaml
-from charter.stages.evaluate import on_unseen
+from charter.stages.evaluate import held_out_figures
 from charter.statistics import calibration, mean, proportion, unknown
 from charter.store.jsonl import write_json, write_jsonl
-from charter.summary import MAIN_POLICIES, policy_figures, reading_figures, summarize_run
+from charter.summary import policy_figures, reading_figures, summarize_run
 
 CONSTITUTION = """\
 name: small
@@ -283,9 +283,7 @@ def make_run_folder(
         stage["wall_seconds"] = 4.2 + 13.7 * index
     summary = summarize_run(config, hashes, stages, GOLD if gold else None)
     seen = {prompt.id for prompt in prompts[:num_seen]}
-    names = [name for name in MAIN_POLICIES if name in stages["7-evaluate"]["policies"]]
-    unseen = on_unseen(folder / "7-evaluate", names, seen, reader)
-    summary["held_out"] = {"num_prompts": num, "num_seen": len(seen), "unseen": unseen}
+    summary["held_out"] = held_out_figures(folder / "7-evaluate", prompts, seen, stages["7-evaluate"])
     write_json(folder / "summary.json", summary)
     return folder
 

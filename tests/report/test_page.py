@@ -170,6 +170,14 @@ def test_prompts_that_were_trained_on_are_told_apart(make_run):
     assert "No held-out prompt is, word for word, a training prompt." in apart and "occur word for word" not in apart
 
 
+def test_warnings_of_the_run_stand_before_the_figures(make_run):
+    run = make_run()
+    path = run / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "warnings": ["2-sft: 31 of 32 were cut off <b>"]}))
+    text = " ".join(Page(write_report(run).read_text()).text)
+    assert text.index("2-sft: 31 of 32 were cut off <b>") < text.index("The figures that matter")
+
+
 def test_simulated_gold_is_said_to_be(make_run):
     assert "exact program in place of people" in _words(write_report(make_run(num=20)).read_text())
 

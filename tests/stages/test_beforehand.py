@@ -66,6 +66,16 @@ def test_figures_on_the_unseen_prompts_alone(tmp_path):
     assert on_unseen(tmp_path, ["initial"], {prompt.id for prompt in asked}, "gold") == {}
 
 
+def test_settings_that_dpo_does_not_read():
+    policy = {"algorithm": "dpo", "initialise_from": "helpful", "steps": 7, "learning_rate": 0.1, "lora": {"rank": 4}}
+    assert said(prompts(None), policy=policy) == [
+        "policy.algorithm is dpo, which doesn't read policy.lora, policy.learning_rate: set dpo.lora, dpo.learning_rate",
+        "policy.algorithm is dpo, which doesn't read policy.steps: without effect in this run",
+    ]
+    assert said(prompts(None), policy={**policy, "algorithm": "grpo"}) == []
+    assert said(prompts(None), policy={"algorithm": "dpo"}) == []
+
+
 def test_the_default_prompts_all_carry_the_mark():
     from charter.village.prompts import training_prompts
 

@@ -33,12 +33,13 @@ def train_reward(
     \f
     JSON: model (folder of the reward model), summary (the content of summary.json).
     """
-    from charter.config import ModelConfig, RewardConfig
+    from charter.config import RewardConfig
     from charter.progress import open_progress
+    from charter.run_file import model_named
     from charter.stages.train_reward import train_reward_from_file
 
     config = RewardConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, holdout_fraction=holdout)
-    start = ModelConfig(source=str(Path(model).resolve()) if Path(model).exists() else model)
+    start = model_named(model)
     with open_progress(quiet) as progress:
         summary = train_reward_from_file(data, start, out, config=config, limit=limit, seed=seed, progress=progress)
     trained = out / "5-reward" / "model"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Source = Annotated[str, Field(min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+SERVERS = ("http://", "https://")
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+KEYS_BEGIN = ("hf_", "sk-", "sk_")
 
 
 class Section(BaseModel):
@@ -36,10 +40,23 @@ class PromptsConfig(Section):
     """Use the first so many, in an order drawn by the seed."""
 
 
+def _name_of_variable(value: Any) -> Any:
+    """Whoever puts the key itself here must not find it in a message, a file or a run folder: the value is not echoed."""
+    looks_like_a_key = isinstance(value, str) and (value.startswith(KEYS_BEGIN) or len(value) > 64)
+    if not isinstance(value, str) or looks_like_a_key or not re.fullmatch(VARIABLE, value):
+        raise ValueError(
+            "key_env is the NAME of an environment variable, as OPENAI_API_KEY, never the key: put the key into the "
+            "environment, and if it stands in this file, take it out and make a new one"
+        )
+    return value
+
+
 class EndpointConfig(Section):
     """How an OpenAI-compatible server is asked."""
 
-    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
+    key_env: Annotated[str, BeforeValidator(_name_of_variable), Field(pattern=VARIABLE, max_length=64)] = (
+        "OPENAI_API_KEY"
+    )
     """Environment variable that holds the key; the key itself stands in no file."""
     concurrency: Count = 16
     """Calls at once, at most; fewer while the server is overloaded (503), and slower once it refuses calls for their rate (429)."""
@@ -78,8 +95,20 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _no_password(self) -> ModelConfig:
         """The run file is copied into the run folder: a secret must not get that far."""
-        if self.source.startswith(("http://", "https://")) and "@" in self.source.partition("#")[0]:
+        if self.source.startswith(SERVERS) and "@" in self.source.partition("#")[0]:
             raise ValueError("no user or password in the address of a server: keys come from the environment")
+        return self
+
+    @model_validator(mode="after")
+    def _server_and_endpoint_go_together(self) -> ModelConfig:
+        base, _, name = self.source.partition("#")
+        if self.source.startswith(SERVERS) and not name:
+            raise ValueError(f"{base}: no model named: write the server's model after a #, as http://host:8000/v1#name")
+        if self.endpoint is not None and not self.source.startswith(SERVERS):
+            raise ValueError(
+                f"endpoint is set and source {self.source!r} is no server: write it as http://host:8000/v1#name, or leave "
+                "endpoint out"
+            )
         return self
 
 

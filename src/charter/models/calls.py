@@ -70,7 +70,7 @@ class Caller:
             raise ConfigError("endpoints need the openai client: pip install 'charter[endpoint]'") from error
         size = self._settings.concurrency
         http = httpx2.AsyncClient(
-            transport=_capped_transport(size),
+            transport=capped_transport(size),
             follow_redirects=False,
             timeout=self._settings.attempt_seconds,
         )
@@ -209,7 +209,10 @@ class Caller:
             raise BadItem(self._say(error), "context" in text or "too long" in text or status == 413) from None
         if 300 <= status < 400:
             raise EndpointError(f"{self._name}: redirects ({status}): give the address that it leads to") from None
-        raise EndpointError(f"{self._name}: refuses ({self._say(error)}): check key, address and model name") from None
+        key = f"the key in {self._settings.key_env}" if status in (401, 403) else "key"
+        raise EndpointError(
+            f"{self._name}: refuses ({self._say(error)}): check {key}, address and model name"
+        ) from None
 
     def _say(self, error: Exception) -> str:
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -243,7 +246,8 @@ def _retry_after(error: Exception) -> float | None:
     return min(max(seconds, 0.0), 86400.0) if seconds == seconds else None
 
 
-def _capped_transport(connections: int) -> Any:
+def capped_transport(connections: int) -> Any:
+    """How a server is reached: no proxy, and no answer over 8 MiB."""
     import httpx2
 
     class Capped(httpx2.AsyncByteStream):

@@ -11,7 +11,7 @@ from charter.config import EndpointConfig, ModelConfig, RunConfig, labeler_model
 from charter.memory import StageMemory, memory_plan
 from charter.plan.meter import Meter, StandIn, Tally
 from charter.plan.work import Probe, StageWork
-from charter.stages.beforehand import warnings
+from charter.stages.beforehand import unset_keys, warnings
 from charter.stages.inputs import Inputs, gather
 from charter.stages.servers import servers_of
 from charter.store.jsonl import read_json
@@ -39,7 +39,7 @@ def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
     """
     inputs = gather(config)
     found = _calibrated(config, inputs) if calibrate else counted_plan(config, inputs)
-    return {**found, "warnings": warnings(config, inputs)}
+    return {**found, "warnings": [*warnings(config, inputs), *unset_keys(config)]}
 
 
 def counted_plan(config: RunConfig, inputs: Inputs) -> dict[str, Any]:

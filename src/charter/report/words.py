@@ -144,6 +144,8 @@ def notices(artifacts: Artifacts) -> list[Notice]:
             "about how a real model would behave."
         )
         found.append(Notice("Simulated.", text))
+    told = artifacts.summary.get("warnings")
+    found += [Notice("Warned.", str(line)) for line in told] if isinstance(told, list) else []
     warned, _ = warnings(artifacts)
     if warned:
         times = "once" if len(warned) == 1 else f"{len(warned)} times"

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charter.config import AnyLabeler, AskingConfig, CheckConfig, ConstitutionalConfig, ModelConfig
+from charter.config import AnyLabeler, AskingConfig, CheckConfig, ConstitutionalConfig
 from charter.constitution.load import Constitution, find_constitution, load_constitution
 from charter.labelers.check.cases import Case, load_cases
 from charter.labelers.check.verdict import attacked, check, controls, paraphrased
 from charter.labelers.make import make_labeler
 from charter.records import ResponsePair
-from charter.run_file import load_run
+from charter.run_file import load_run, model_named
 from charter.sources import resolve_python
 from charter.stages.labeler_models import LabelerModels
 from charter.store.ledger import Ledger
@@ -46,7 +46,7 @@ def from_run(path: Path, overrides: list[str]) -> Checked:
 
 def from_model(source: str, constitution: str | None) -> Checked:
     """A model asked by a constitution's principles, or (None) which response is better in general."""
-    model = ModelConfig(source=str(Path(source).resolve()) if Path(source).exists() else source)
+    model = model_named(source)
     if constitution is None:
         return Checked(ConstitutionalConfig(kind="plain", model=model), Constitution("none", "", ()), CheckConfig())
     loaded = load_constitution(find_constitution(constitution))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from charter.records import Conversation, RevisionChain
@@ -54,6 +54,25 @@ def reason_to_drop(chain: RevisionChain, round: int) -> str | None:
     if entry.revision.strip() == chain.initial_response.strip() and chain.prompt.harmful:
         return "unchanged_on_harmful"
     return None
+
+
+def why_unfit(counts: Mapping[str, int], max_new_tokens: int, context: int) -> list[tuple[int, str]]:
+    """(number, reason in words and what to do) of the revisions that were dropped, the commonest first.
+
+    Args:
+        context: tokens that the model can hold.
+    """
+    words = {
+        "truncated": "were cut off: raise revise.sampling.max_new_tokens",
+        "empty": (
+            f"are empty: where a prompt and revise.sampling.max_new_tokens ({max_new_tokens:,}) leave no room in the model's "
+            f"context of {context:,} tokens nothing is written: shorten one of them, or take another model"
+        ),
+        "about_the_revision": "talk about the revision itself: look at 1-revise/revisions.jsonl, and try another model",
+        "unchanged_on_harmful": "leave the answer to a harmful prompt as it was: look at the constitution's requests",
+    }
+    found = [(counts[reason], text) for reason, text in words.items() if counts.get(reason)]
+    return sorted(found, key=lambda pair: -pair[0])
 
 
 def is_evasive(text: str) -> bool:

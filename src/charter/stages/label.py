@@ -40,6 +40,7 @@ from charter.store.jsonl import JsonlAppender, cut_off, read_jsonl, read_spans, 
 
 STAGE = "label"
 PASSING = (Abstention.ENDPOINT_FAILED, Abstention.REFUSED, Abstention.TRUNCATED)  # another try may give an answer
+TIE = 0.005  # a label so near one half says 50 % in round numbers
 NO_GOLD_APART = unknown("gold tells no two responses apart")
 
 
@@ -82,7 +83,7 @@ def run(
         for chunk, judgments in zip(chunks, made, strict=True):
             appender.append(judgments)
             progress.advance(len(chunk))
-    figures, preferences, members = _Figures(gold), [], {}
+    figures, preferences, members = _Figures(gold, config.labeler.min_log_odds), [], {}
     for row in _labelled(path, pairs, labeler, config):
         figures.add(row)
         if isinstance(row.outcome, float):
@@ -206,9 +207,9 @@ def _check_coverage(figures: _Figures, min_coverage: float) -> None:
     )
 
 
-def summarize(labelled: Iterable[Labelled], gold: Gold | None) -> dict[str, Any]:
+def summarize(labelled: Iterable[Labelled], gold: Gold | None, min_log_odds: float = 0.0) -> dict[str, Any]:
     """Figures about the labeler, each an Estimate as JSON."""
-    figures = _Figures(gold)
+    figures = _Figures(gold, min_log_odds)
     for row in labelled:
         figures.add(row)
     return figures.to_json()
@@ -219,6 +220,7 @@ class _Figures:
     """What is counted about the labeler, pair by pair; no judgment is kept."""
 
     gold: Gold | None
+    min_log_odds: float = 0.0
     num_pairs: int = 0
     num_judgments: int = 0
     num_tokens: int = 0
@@ -227,6 +229,7 @@ class _Figures:
     abstained: Counter[str] = field(default_factory=Counter)
     stays: list[bool] = field(default_factory=list)
     stays_of: list[str] = field(default_factory=list)
+    decides: list[bool] = field(default_factory=list)
     hits: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     agreed: list[tuple[str, float]] = field(default_factory=list)
 
@@ -241,6 +244,7 @@ class _Figures:
             if stayed is not None:
                 self.stays.append(stayed)
                 self.stays_of.append(row.pair.id)
+                self.decides.append(abs(averaged_log_odds(own) or 0.0) >= self.min_log_odds)
             hit = None if self.gold is None else _hit(row.pair, principle_id, own, self.gold)
             if principle_id is not None and hit is not None:
                 self.hits.setdefault(principle_id, []).append((row.pair.id, hit))
@@ -253,15 +257,23 @@ class _Figures:
     def to_json(self) -> dict[str, Any]:
         """As in the stage's summary."""
         bias = proportion(self.stays, self.stays_of) if self.stays else unknown("no pair was judged in both orders")
+        weighed = [place for place, yes in enumerate(self.decides) if yes]
+        deciding = (
+            proportion([self.stays[i] for i in weighed], [self.stays_of[i] for i in weighed])
+            if weighed
+            else unknown("no question reached min_log_odds in both orders")
+        )
         return {
             "num_pairs": self.num_pairs,
             "num_labels": len(self.soft),
+            "num_ties": sum(abs(p - 0.5) < TIE for p in self.soft),
             "num_judgments": self.num_judgments,
             "num_tokens": self.num_tokens,
             "coverage": _coverage(len(self.soft), self.num_pairs).to_json(),
             "abstentions": dict(self.reasons),
             "abstained_judgments": dict(self.abstained),
             "position_bias": bias.to_json(),
+            "position_bias_deciding": deciding.to_json(),  # of the questions that reach min_log_odds, and so weigh
             "p_a": mean(self.soft).to_json(),
             "confidence": mean([max(p, 1 - p) for p in self.soft]).to_json(),
             **self._against_gold(),

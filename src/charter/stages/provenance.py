@@ -15,7 +15,7 @@ from charter.errors import DataError, StoreError
 from charter.labelers.combine import averaged_log_odds, by_question
 from charter.labelers.make import make_labeler
 from charter.labelers.replay import ReplayedModel
-from charter.models.endpoint import EndpointModel, is_endpoint
+from charter.models.endpoint import endpoint_fingerprint, is_endpoint
 from charter.models.load import fingerprint, model_folder, public_model_name
 from charter.records import Abstention, Judgment, PreferencePair, ResponsePair
 from charter.run_file import load_run
@@ -44,7 +44,7 @@ def provenance(run: Path, pair_id: str) -> dict[str, Any]:
     with Ledger(run / "ledger.sqlite") as ledger:
 
         def replayed(model: ModelConfig) -> ReplayedModel:
-            known = EndpointModel(model).fingerprint if is_endpoint(model.source) else _folder_fingerprint(model)
+            known = endpoint_fingerprint(model.source) if is_endpoint(model.source) else _folder_fingerprint(model)
             return ReplayedModel(public_model_name(model.source, known), known, ledger, heard)
 
         labeler = make_labeler(config.label.labeler, replayed, constitution, config.seed)

@@ -26,7 +26,7 @@ from charter.models.protocol import LanguageModel
 from charter.progress import Progress
 from charter.records import Conversation, Message, Prompt, RevisionChain
 from charter.stages.chunks import append_in_chunks, num_tokens
-from charter.stages.filters import fit_revisions
+from charter.stages.filters import fit_revisions, why_unfit
 from charter.stages.saved import Load, save_trained, step_reporter
 from charter.stages.seeds import row_seed, shuffled
 from charter.store.jsonl import read_rows, write_jsonl
@@ -83,9 +83,10 @@ def run(
         encoded = [(model.encode_prompt(turns), model.encode_response(text)) for turns, text in examples]
         fitting = [pair for pair in encoded if len(pair[0]) + len(pair[1]) <= model.context]
         if not fitting:
-            raise DataError(
-                f"{folder}: no revision is fit to train on {counts['filters']}: look at 1-revise/revisions.jsonl"
-            )
+            reasons = why_unfit(counts["filters"], sampling.max_new_tokens, model.context)
+            told = [f"{count:,} of {counts['num_offered']:,} {reason}" for count, reason in reasons]
+            told += [f"{len(encoded):,} are longer than the model's context"] if encoded else []
+            raise DataError(f"{folder}: no revision is fit to train on: {'; '.join(told) or 'there is none'}")
         num_steps = config.epochs * -(-len(fitting) // config.batch_size)
         on_step = step_reporter(progress, f"{STAGE}: training", num_steps, "loss")
         if config.lora is not None:
@@ -97,9 +98,10 @@ def run(
                 model.model, model.tokenizer, fitting, config, trl, seed=seed, folder=folder, on_step=on_step
             )
         save_trained(model.model, model, folder)
+        context = model.context
     num_too_long = len(encoded) - len(fitting)
     trained["num_tokens"] += sampled_tokens
-    return {**counts, "num_too_long": num_too_long, **trained}
+    return {**counts, "num_too_long": num_too_long, "context": context, **trained}
 
 
 def sample_helpful(
@@ -199,6 +201,7 @@ def build_dataset(
         write_jsonl(folder / "dataset.jsonl", [_trl_row(example, source) for example, source in rows])
     counts = {
         "num_examples": len(rows),
+        "num_offered": sum(min(up_to, len(chain.rounds)) if up_to else 1 for chain in chains),
         "num_revisions": len(revisions.rows),
         "num_helpful": len(helpful),
         "filters": dict(sorted(revisions.counts.items())),

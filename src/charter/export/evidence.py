@@ -54,7 +54,9 @@ def read_evidence(run: Path) -> Evidence:
     if not (run / "run.yaml").is_file() or not (run / "constitution.yaml").is_file():
         raise StoreError(f"{run}: no run there (run.yaml, constitution.yaml): check the path")
     summary, audit = (_object(run / name) for name in ("summary.json", "8-audit/audit.json"))
-    return Evidence(load_run(run / "run.yaml", missing_ok=True), load_constitution(run / "constitution.yaml"), summary, audit)
+    return Evidence(
+        load_run(run / "run.yaml", missing_ok=True), load_constitution(run / "constitution.yaml"), summary, audit
+    )
 
 
 def versions() -> dict[str, str]:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from charter.config import ModelConfig, RunConfig
+from charter.config import ModelConfig, RunConfig, labeler_models
 from charter.errors import CharterError, ConfigError
 from charter.models.endpoint import endpoint_fingerprint
 from charter.models.reach import check_key, unreachable
+from charter.models.vocabulary import named, unknown_in, unknown_words
 from charter.pipeline import Pipeline
 from charter.plan.make import TOTALS, counted_plan
 from charter.progress import QuietProgress
@@ -88,9 +89,27 @@ def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Led
     anew = [name for name in stale if changed or name not in restored]
     why = changed or "what is read has changed"
     told = [f"{why}: {', '.join(anew)} {'is' if len(anew) == 1 else 'are'} done anew"] if anew else []
-    warned = [f"warning: {line}" for line in [*warnings(config, inputs), *unset]]
+    unknown = _unknown(config, inputs) if left else []
+    warned = [f"warning: {line}" for line in [*warnings(config, inputs), *unset, *unknown]]
     silent = [f"warning: {line}" for server in servers if (line := unreachable(server))]
     return [*warned, *told, *outlook(config, inputs, folder, ledger, states), *silent]
+
+
+def _unknown(config: RunConfig, inputs: Inputs) -> list[str]:
+    """Words that the models can't read: what they say about a principle with such words is nonsense."""
+    source, constitution = config.model.source, inputs.constitution
+    labelers = {model.source for model in labeler_models(config.label.labeler)} if "rl" in config.phases else set()
+    prompts = (turn.content for prompt in (*inputs.prompts, *inputs.held_out) for turn in prompt.messages)
+    found = {
+        "the model doesn't know these words of the principles": unknown_in(source, constitution),
+        "the labeler doesn't know these words of the principles": list(
+            dict.fromkeys(
+                word for labeler in sorted(labelers) for word in unknown_in(labeler, constitution, judges=True)
+            )
+        ),
+        "the model doesn't know these words of the prompts": unknown_words(source, prompts),
+    }
+    return [f"{says}, and reads each as the same unknown one: {named(words)}" for says, words in found.items() if words]
 
 
 def _settings_before(run: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_interrupted_with_another_setting(tiny_world, finished, monkeypatch):
     assert state["4-label"] == "done" and state["7-evaluate"] == "waiting"
 
     said = interrupted(monkeypatch, load_run(tiny_world / "run.yaml", ["policy.steps=5"]), finished)
-    assert said[0].startswith("done before: ")  # nothing changed since
+    assert not any("done anew" in line for line in said)  # nothing changed since
     said = interrupted(monkeypatch, load_run(tiny_world / "run.yaml", ["policy.steps=6"]), finished)
     assert said[0] == "policy.steps was 5, is 6: 6-policy, 7-evaluate are done anew"
 
@@ -130,3 +130,21 @@ def test_set_aside_and_back(tmp_path):
     set_aside(tmp_path, ["2-sft", "3-sample"])
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json")} == {"1-revise/done.json", f"2-sft/{ASIDE}"}
     assert restore(tmp_path) == {"2-sft"} and (tmp_path / "2-sft" / "done.json").is_file()
+
+
+def test_words_that_the_models_dont_know_are_named_at_the_start(tiny_world, tmp_path, monkeypatch):
+    constitution = tmp_path / "c.yaml"
+    constitution.write_text(
+        "name: c\nprinciples:\n- {id: k, text: be kind ., critique_request: is it kind to animals ?, "
+        "revision_request: please be kind ., comparison: is A kind to plants ?}\n"
+    )
+    config = load_run(tiny_world / "run.yaml", [f"constitution={constitution}"])
+    said = "\n".join(interrupted(monkeypatch, config, tmp_path / "run", "revise"))
+    assert (
+        "the model doesn't know these words of the principles, and reads each as the same unknown one: be, animals"
+        in said
+    )
+    assert (
+        "the labeler doesn't know these words of the principles, and reads each as the same unknown one: plants" in said
+    )
+    assert "the prompts" not in said

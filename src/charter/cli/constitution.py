@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charter.cli.say import figure, say
+from charter.cli.say import counted, figure, say
 
+if TYPE_CHECKING:
+    from charter.constitution.check import Finding
+    from charter.constitution.load import Constitution as Loaded
+
+MOST_NAMED = 8  # principles in one line
 app = typer.Typer(help="Check, show, compare and import constitutions.", no_args_is_help=True, rich_markup_mode=None)
 Constitution = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped constitution, as general.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
@@ -25,6 +30,10 @@ def check(
         Path | None,
         typer.Option(help="Run with labels: check its constitution as its labeler heard it.", metavar="RUN"),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model that must know the words: a folder, or as in a run file (default: the run's)."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is any finding.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +47,11 @@ def check(
         raise ConstitutionError("name a constitution, or a run with --run: one of the two")
     loaded = load_constitution(run / "constitution.yaml" if run else find_constitution(constitution or ""))
     heard = hear(run) if run else None
-    findings = [*find(loaded), *(heard.pop("findings") if heard else [])]
+    findings = [
+        *find(loaded),
+        *_unknown(loaded, model or (_model_of(run) if run else None)),
+        *(heard.pop("findings") if heard else []),
+    ]
     if as_json:
         told = {"name": loaded.name, "hash": loaded.hash, "num_principles": len(loaded.principles)}
         rows = [dataclasses.asdict(finding) for finding in findings]
@@ -46,11 +59,50 @@ def check(
     else:
         for line in _heard(heard) if heard else []:
             say(line)
-        for finding in findings:
-            say(f"{finding.kind}: {finding.message}")
-        say(f"{loaded.name}: {len(loaded.principles)} principles, {len(findings)} findings, hash {loaded.hash[:12]}")
+        for line in _folded(findings):
+            say(line)
+        counts = f"{counted(len(loaded.principles), 'principle')}, {counted(len(findings), 'finding')}"
+        say(f"{loaded.name}: {counts}, hash {loaded.hash[:12]}")
     if strict and findings:
         raise typer.Exit(1)
+
+
+def _unknown(constitution: Loaded, model: str | None) -> list[Finding]:
+    """Principles with words that the model can't read."""
+    from charter.constitution.check import Finding
+    from charter.models.vocabulary import named, unknown_words
+
+    found = []
+    for principle in constitution.principles if model else ():
+        texts = (principle.text, principle.critique_request, principle.revision_request, principle.comparison)
+        words = unknown_words(model or "", texts)
+        if words:
+            says = f"{principle.id}: the model doesn't know: {named(words)}: say it in words that it knows"
+            found.append(Finding("unknown-words", (principle.id,), says))
+    return found
+
+
+def _model_of(run: Path) -> str | None:
+    """The model that a run starts from, as its run file names it."""
+    from charter.errors import ConfigError
+    from charter.yaml_io import load_yaml
+
+    data = load_yaml(run / "run.yaml", ConfigError).data if (run / "run.yaml").is_file() else None
+    model = data.get("model") if isinstance(data, dict) else None
+    return str(model["source"]) if isinstance(model, dict) and "source" in model else None
+
+
+def _folded(findings: list[Finding]) -> list[str]:
+    """A line for each finding; principles without wording of their own, which are most, share one."""
+    plain = [finding for finding in findings if finding.kind == "wording"]
+    lines = [f"{finding.kind}: {finding.message}" for finding in findings if finding.kind != "wording"]
+    if len(plain) == 1:
+        lines.append(f"wording: {plain[0].message}")
+    elif plain:
+        ids = [id for finding in plain for id in finding.principle_ids]
+        named = ", ".join(ids[:MOST_NAMED]) + (f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else "")
+        lines.append(f"wording: {len(plain)} principles have no requests of their own, the defaults are used: {named}")
+    return lines
 
 
 def _heard(found: dict[str, Any]) -> list[str]:
@@ -102,7 +154,7 @@ def diff(
             say(f"changed  {change.principle_id} {change.field}: {change.before!r} -> {change.after!r}")
         else:
             say(f"{change.kind:8} {change.principle_id}: {change.before or change.after}")
-    say(f"{len(changes)} changes")
+    say(counted(len(changes), "change"))
     if run is not None:
         _relabel(run, after)
 

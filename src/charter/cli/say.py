@@ -33,3 +33,8 @@ def aligned(rows: list[list[str]]) -> list[str]:
     """Rows of a table as lines, the cells of a column under each other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counted(num: int, noun: str) -> str:
+    """``1 change``, ``2 changes``."""
+    return f"{num:,} {noun}" + ("" if num == 1 else "s")

@@ -71,3 +71,13 @@ def prompts(
 
     for prompt in (held_out_prompts() if held_out else training_prompts())[:count]:
         typer.echo(json.dumps(prompt.to_json()))
+
+
+@app.command("words")
+def words() -> None:
+    """Print the words that the starter model knows, one a line: whatever else it is told, it can't read."""
+    from charter.village.tokenizer import SPECIAL_TOKENS, vocabulary
+
+    for word in vocabulary():
+        if word not in SPECIAL_TOKENS:
+            typer.echo(word)

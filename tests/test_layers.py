@@ -11,7 +11,7 @@ import pytest
 import charter
 
 ROOT = Path(charter.__file__).parent
-BASE = {"errors", "records", "suggest", "safe_text", "phrases"}
+BASE = {"errors", "records", "suggest", "safe_text", "phrases", "source"}
 TOOLS = BASE | {"store", "yaml_io", "sources", "config", "statistics", "regression", "progress"}
 LOW = TOOLS | {"constitution", "objectives", "data", "run_file"}
 MODELS = LOW | {"models"}
@@ -20,6 +20,7 @@ TRAINING = LABELERS | {"training"}
 STAGES = TRAINING | {"stages", "summary"}
 MAY_IMPORT = {
     "errors": set(),
+    "source": set(),
     "suggest": set(),
     "safe_text": set(),
     "phrases": set(),

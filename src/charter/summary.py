@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from charter import __version__ as version
 from charter.config import RunConfig
 from charter.records import Estimate, EvaluatedResponse, Reading
+from charter.source import source_hash
 from charter.statistics import mean, proportion, unknown
 
 
@@ -163,6 +164,7 @@ def summarize_run(
     return {
         "name": config.name,
         "charter": version,
+        "source": source_hash(),
         "seed": config.seed,
         "phases": list(config.phases),
         "hashes": hashes,

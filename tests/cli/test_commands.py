@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from charter import __version__
 from charter.cli import main as cli
 from charter.cli.run import default_run_file, headline
 from charter.run_file import load_run
+from charter.source import source_hash
 from charter.store.folder import RunFolder
 from charter.store.whole import close
 
@@ -186,3 +188,16 @@ def test_importing_opens_no_socket():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_version_tells_the_source(charter, monkeypatch, tmp_path):
+    code, out, _ = charter("--version")
+    assert code == 0 and out == f"charter {__version__} (source {source_hash()})\n"
+    package = tmp_path / "charter"
+    (package / "report").mkdir(parents=True)
+    monkeypatch.setattr("charter.source.__file__", str(package / "source.py"))
+    hashes = []
+    for name, text in (("source.py", "a"), ("source.py", "b"), ("report/page.css", "b"), ("model.safetensors", "c")):
+        (package / name).write_text(text)
+        hashes.append(source_hash.__wrapped__())
+    assert len(set(hashes)) == 3 and hashes[2] == hashes[3]  # weights have a hash of their own

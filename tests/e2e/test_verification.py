@@ -9,7 +9,9 @@ import pytest
 from charter.audit.run import write_audit
 from charter.cli import main as cli
 from charter.report.page import write_report
-from charter.store.whole import close
+from charter.source import source_hash
+from charter.store.ledger import Ledger
+from charter.store.whole import close, rewriting
 from charter.verification import verify_run
 
 
@@ -54,6 +56,9 @@ def _forge_rate(told):
 def test_a_finished_run_verifies(charter, run):
     found = verify_run(run)
     assert (found.num_stages, found.faults, found.unverified) == (8, [], [])
+    told = json.loads((run / "summary.json").read_text())["source"]
+    assert told == source_hash() == json.loads((run / "8-audit" / "audit.json").read_text())["source"]
+    assert f"(source {told})" in (run / "report.html").read_text()
     code, out, _ = charter("verify", run)
     assert code == 0 and "8 stages are as they were written" in out
 
@@ -142,3 +147,20 @@ def test_an_audit_keeps_the_one_that_says_otherwise(charter, run):
     code, out, err = charter("audit", run, "--json")
     assert code == 0 and json.loads(out)["labels"] == honest["labels"] and "can't be read" in err
     assert before.read_bytes() == forged
+
+
+def test_exports_and_new_answers_are_no_faults(charter, run):
+    assert charter("export", run, "--to", "trl")[0] == 0
+    assert verify_run(run).faults == []
+    exported = next((run / "export" / "trl").glob("*.jsonl"))
+    exported.write_text("{}\n")
+    assert [line.split(":")[0] for line in verify_run(run).faults] == [exported.relative_to(run).as_posix()]
+    shutil.rmtree(run / "export")
+    assert verify_run(run).faults == []
+    with rewriting(run, "ledger.sqlite"), Ledger(run / "ledger.sqlite") as ledger:
+        ledger.put_many({"question": {"answer": 1}})
+    assert verify_run(run).faults == []
+    (run / "ledger.sqlite").write_bytes((run / "ledger.sqlite").read_bytes() + b"x")
+    with rewriting(run, "ledger.sqlite"):
+        pass
+    assert verify_run(run).faults == ["ledger.sqlite: content changed since the run was finished"]

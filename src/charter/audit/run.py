@@ -1,7 +1,7 @@
 """The audit of a run folder: reads artifacts, scores with the saved models where it may, writes 8-audit/audit.json.
 
 writes  8-audit/audit.json   keys:
-    run, seed, charter, inputs (hash of what was read), gold {name, simulated} or null, seconds
+    run, seed, charter, source (hash of Charter's code), inputs (hash of what was read), gold {name, simulated} or null, seconds
     verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
@@ -49,6 +49,7 @@ from charter.audit.wins import audit_wins
 from charter.errors import CharterError, ModelError
 from charter.records import Estimate, PreferencePair
 from charter.regression import Array
+from charter.source import source_hash
 from charter.statistics import unknown
 from charter.store.disk import store_errors
 from charter.store.hashing import hash_file, hash_json
@@ -91,6 +92,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "run": evidence.config.get("name"),
         "seed": evidence.config.get("seed"),
         "charter": charter.__version__,
+        "source": source_hash(),
         "inputs": _inputs(folder),
         "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
         "seconds": round(time.monotonic() - began, 2),

@@ -32,12 +32,14 @@ def export(
     """Write a run's preferences, SFT set and prompts as other tools read them; --to hf: its models too, with cards."""
     from charter.export.rows import read_run
     from charter.export.write import write_export
+    from charter.store.whole import note_export
 
     folder = out or run / "export" / to.value
     if to is Format.HF:
         _folders(run, folder, as_json)
         return
     told = write_export(read_run(run), to.value, folder)
+    note_export(run, folder)
     if as_json:
         say(json.dumps({"out": str(folder), **told}))
         return
@@ -50,8 +52,10 @@ def export(
 
 def _folders(run: Path, folder: Path, as_json: bool) -> None:
     from charter.export.hub import write_folders
+    from charter.store.whole import note_export
 
     found = write_folders(run, folder)
+    note_export(run, folder)
     if as_json:
         files = {what: [file.to_json() for file in files] for what, files in found.items()}
         say(json.dumps({"out": str(folder), "to": "hf", "files": files}))

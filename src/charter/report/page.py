@@ -16,7 +16,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from charter import __version__ as version
 from charter.report import examples, sections, settings, words
 from charter.report.artifacts import Artifacts, read_run
 from charter.report.audit import MISSING, audit_part
@@ -25,6 +24,7 @@ from charter.report.figures import policy_class, policy_name
 from charter.report.memory import memory_rows
 from charter.report.reinforcement import reinforcement, warnings
 from charter.report.visible import clipped, visible
+from charter.source import version
 from charter.sources import without_folders
 from charter.store.disk import atomic_write
 from charter.store.whole import note
@@ -87,7 +87,7 @@ def render(artifacts: Artifacts, faults: Sequence[str] = ()) -> str:
         "policy": content_security_policy(style, script),
         "css": Markup(style),
         "script": Markup(script),
-        "version": artifacts.summary.get("charter") or version,
+        "version": _version(artifacts.summary),
         "contents": CONTENTS,
         "comparisons": examples.comparisons(artifacts),
         "chains": examples.chains(artifacts),
@@ -99,6 +99,14 @@ def render(artifacts: Artifacts, faults: Sequence[str] = ()) -> str:
     bare = template.render(labels=explorer(labels, num_pairs, 0), labels_words="", **parts)
     packed = explorer(labels, num_pairs, MAX_BYTES - len(script) - len(bare.encode("utf-8")) - 1000)
     return template.render(labels=packed, labels_words=words.explorer_words(packed), **parts)
+
+
+def _version(summary: dict[str, Any]) -> str:
+    """The version that made the run, with the hash of its code where the run has it; without either, this one."""
+    if not summary.get("charter"):
+        return version()
+    source = f" (source {summary['source']})" if summary.get("source") else ""
+    return f"{summary['charter']}{source}"
 
 
 def content_security_policy(style: str, script: str) -> str:

@@ -27,6 +27,7 @@ from charter.statistics import mean, proportion, share, unknown
 from charter.store.folder import RunFolder
 from charter.store.jsonl import read_jsonl
 from charter.store.ledger import Ledger
+from charter.store.whole import rewriting
 
 Labels = dict[str, float]
 NUM_EXAMPLES = 5
@@ -47,7 +48,8 @@ def relabel(run: Path, constitution: Constitution, progress: Progress) -> dict[s
     gold = load_gold(config.evaluate.gold)
     after: Labels = {}
     batch = config.label.labeler.batch_size
-    with RunFolder.open(run), Ledger(run / "ledger.sqlite") as ledger, LabelerModels(ledger) as models:
+    path = run / "ledger.sqlite"
+    with RunFolder.open(run), rewriting(run, path.name), Ledger(path) as ledger, LabelerModels(ledger) as models:
         labeler = make_labeler(config.label.labeler, models, constitution, config.seed)
         progress.start("relabel", len(pairs), "pairs")
         for begin in range(0, len(pairs), batch):

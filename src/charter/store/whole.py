@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from charter.store.jsonl import read_json, write_json
 
 WHOLE = "files.json"
 MANIFEST, ATTEMPTS, KEY_FILE = "done.json", "attempts.jsonl", ".key"
+EXPORTS = "export/"  # which may be deleted
 _HOLDERS = (".lock", ".holder.json")
 _PASSING = ("-wal", "-shm", "-journal")  # of a database that somebody has open
 _OF_RUNS = re.compile(  # what Charter writes beside the files of stages
@@ -48,6 +50,23 @@ def note(run: Path, names: Iterable[str]) -> None:
         _write(run, {**files, **{name: hash_file(run / name) for name in names}})
 
 
+def note_export(run: Path, folder: Path) -> None:
+    """A folder of exports was written; what of it lies in the run is noted, and may be deleted later."""
+    if run.resolve() in folder.resolve().parents:
+        place = folder.resolve().relative_to(run.resolve()).as_posix()
+        note(run, [f"{place}/{name}" for name in plain_files(folder)])
+
+
+@contextmanager
+def rewriting(run: Path, name: str) -> Iterator[None]:
+    """A file of a finished run changes in this block: it is noted afterwards, unless it wasn't as it ought to be before."""
+    closed = (run / WHOLE).is_file()
+    sound = closed and _read(run)[0].get(name) == hash_file(run / name)
+    yield
+    if sound:
+        note(run, [name])
+
+
 def renamed(run: Path, before: str, after: str) -> None:
     """A file got another name in a finished run: the hash that it ought to have goes along with it."""
     if not (run / WHOLE).is_file():
@@ -72,7 +91,7 @@ def faults_beside_stages(run: Path, unread: tuple[str, ...] = ()) -> list[str]:
     for name, digest in sorted(files.items()):
         path = run / name
         if not path.is_file():
-            faults.append(f"{name}: missing")
+            faults += [] if name.startswith(EXPORTS) else [f"{name}: missing"]
         elif not name.endswith(unread) and not path.is_symlink() and hash_file(path) != digest:
             faults.append(f"{name}: content changed since the run was finished")
     added = [name for name in _beside(run) if name not in files and not name.endswith(_PASSING)]

@@ -1,6 +1,7 @@
 """What a run will do and cost, said before it begins: stages that are left, questions, tokens, money, caps, memory.
 
-Counted by the plan without loading a model, so that all of it is an upper bound and time isn't known. Of a stage that was
+Counted by the plan without loading a model, so that all of it is an upper bound (money and tokens only where the run's
+tokenizer is at hand) and time isn't known. Of a stage that was
 begun, the rows that stand in its file are taken off.
 """
 
@@ -131,13 +132,19 @@ def outlook(
     begun = {name: f", begun: {1 - share:.0%} of its rows" for name, share in shares.items() if states[name] == "begun"}
     to_do = [f"{name} ({stage['rows']:,} {stage['unit']}{begun.get(name, '')})" for name, stage in left.items()]
     answers, read, written, trained = (sum(stage[key] * shares[name] for name, stage in left.items()) for key in TOTALS)
+    bound = "at most" if plan["upper_bound"] else "about"
     memory = [stage["memory_gb"] for stage in left.values()]
     return [
         *([f"done before: {', '.join(done)}"] if done else []),
         f"to do: {', '.join(to_do)}",
-        f"at most {round(answers):,} answers of models; {_tokens(read)} tokens read, {_tokens(written)} written, "
+        f"at most {round(answers):,} answers of models; {bound} {_tokens(read)} tokens read, {_tokens(written)} written, "
         f"{_tokens(trained)} trained on; {KNOWN_AFTER}",
-        *(_server(entry, left, shares, ledger) for entry in plan["endpoints"]),
+        *(
+            f"the check of the labeler: {stage['check_calls']:,} calls (label.check)"
+            for name, stage in left.items()
+            if stage["check_calls"] and name not in begun
+        ),
+        *(_server(entry, left, shares, ledger, bound) for entry in plan["endpoints"]),
         *([] if plan["endpoints"] else ["money: none, no server is asked"]),
         "memory: not known before the models are there" if None in memory else f"memory: about {max(memory):.2g} GB",
     ]
@@ -153,7 +160,7 @@ def _share_done(run: Path, stage: dict[str, Any]) -> float:
     return min(1.0, lines / max(1, expected))
 
 
-def _server(entry: dict[str, Any], left: dict[str, Any], shares: dict[str, float], ledger: Ledger) -> str:
+def _server(entry: dict[str, Any], left: dict[str, Any], shares: dict[str, float], ledger: Ledger, bound: str) -> str:
     """What one server may cost from now on, and its caps; what it has cost so far counts towards them."""
     source = entry["source"]
     price = entry["price"]
@@ -164,7 +171,7 @@ def _server(entry: dict[str, Any], left: dict[str, Any], shares: dict[str, float
     elif None in [stage["money"] for stage, _ in asked]:
         money = "money isn't known: a server that the same stage asks has no price"
     else:
-        money = f"money: at most {sum(stage['money'] * share for stage, share in asked):,.2f}"
+        money = f"money: {bound} {sum(stage['money'] * share for stage, share in asked):,.2f}"
     spent = f" {(read * price[0] + written * price[1]) / 1e6:,.2f}" if price else ""
     before = f"; so far{spent} for {calls:,} calls" if calls else ""
     caps = [f"{name} {entry[name]:,}" for name in ("max_spend", "max_tokens") if entry[name] is not None]

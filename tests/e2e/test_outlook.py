@@ -39,9 +39,10 @@ def begun(whole, tmp_path) -> Path:
 
 def test_before_anything_is_done(tiny_world, tmp_path):
     before = set(tiny_world.rglob("*"))
-    to_do, work, money, memory = said(load_run(tiny_world / "run.yaml"), tmp_path / "run")
+    to_do, work, check, money, memory = said(load_run(tiny_world / "run.yaml"), tmp_path / "run")
     assert to_do.startswith("to do: 1-revise (12 prompts), 2-sft (") and "6-policy (4 steps), 7-evaluate (" in to_do
     assert work.startswith("at most ") and "answers of models" in work and "time isn't known" in work
+    assert "; at most " in work and check == "the check of the labeler: 80 calls (label.check)"
     assert money == "money: none, no server is asked" and memory.startswith("memory: about ")
     assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == set()  # no stage was touched
     assert set(tiny_world.rglob("*")) == before

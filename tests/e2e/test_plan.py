@@ -51,8 +51,10 @@ def test_money_and_caps_of_a_server_that_is_never_asked(tiny_world):
     settings = [f"label.labeler.model={{source: '{server}', endpoint: {{price: [10, 100], max_tokens: 50}}}}"]
     plan = make_plan(load_run(tiny_world / "run.yaml", settings), calibrate=False)
     (endpoint,) = plan["endpoints"]
-    controls = 20 * 2 * 2  # texts that answer nothing are put up against 20 responses by both principles
-    assert endpoint["calls"] >= 24 * 2 * 2 + controls
+    controls = (
+        5 * 4 * 2 * 2
+    )  # five texts that answer nothing are put up against a fifth of 24 responses by both principles
+    assert endpoint["calls"] == 24 * 2 * 2 + controls and by_name(plan)["4-label"]["check_calls"] == controls
     assert endpoint["money"] == pytest.approx(
         (endpoint["prompt_tokens"] * 10 + endpoint["completion_tokens"] * 100) / 1e6, rel=1e-3
     )
@@ -98,3 +100,19 @@ def test_the_command(tiny_world, capfd, monkeypatch):
         cli.main()
     assert stop.value.code in (0, None)
     assert json.loads(capfd.readouterr().out)["name"] == "tiny"
+
+
+def test_without_a_tokenizer_at_hand_tokens_are_no_upper_bound(tiny_world, monkeypatch):
+    config = load_run(tiny_world / "run.yaml")
+    assert make_plan(config, calibrate=False)["upper_bound"]
+    monkeypatch.setattr("charter.models.load.encoder_at_hand", lambda source: None)
+    plan = make_plan(config, calibrate=False)
+    assert not plan["upper_bound"] and any("4 characters" in line for line in plan["assumptions"])
+
+
+def test_counted_money_is_not_below_what_is_measured(tiny_world):
+    server = "http://127.0.0.1:9/v1#m"
+    settings = [f"label.labeler.model={{source: '{server}', endpoint: {{price: [1000, 2000]}}}}"]
+    config = load_run(tiny_world / "run.yaml", settings)
+    counted, measured = (make_plan(config, calibrate=calibrate)["total"]["money"] for calibrate in (False, True))
+    assert counted >= measured > 0

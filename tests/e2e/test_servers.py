@@ -50,3 +50,10 @@ def test_the_last_lines_and_the_report_say_it(by_server):
 
 def test_a_run_without_servers_has_none(whole: Path):
     assert json.loads((whole / "summary.json").read_text())["servers"] == []
+
+
+def test_what_cannot_be_known_of_a_finished_run_says_why(by_server):
+    """A labeler that says A in both orders gives ties alone: the reward model is there, and nothing tells how good it is."""
+    page = (by_server[0] / "report.html").read_text()
+    assert "The reward model is in 5-reward; how good isn’t known: no pair has a label on one side." in page
+    assert "come to it" not in page and "fewer than 20" in page

@@ -30,9 +30,9 @@ def plan(
     """Say what a run will ask, generate, train and hold in memory: tokens, time, money, gigabytes. Asks no server.
 
     \f
-    JSON: name; calibrated; sample_rows; stages[] with name, rows, unit, calls, prompt_tokens, completion_tokens,
-    trained_tokens, num_tokens (as the run counts), seconds, seconds_reason, money, memory_gb, memory_reason, memory[] (model,
-    what, num_bytes, note), models;
+    JSON: name; calibrated; upper_bound; sample_rows; stages[] with name, rows, unit, calls, check_calls (of the labeler),
+    prompt_tokens, completion_tokens, trained_tokens, num_tokens (as the run counts), seconds, seconds_reason, money,
+    memory_gb, memory_reason, memory[] (model, what, num_bytes, note), models;
     total; endpoints[] with source, calls, tokens, price, money, max_spend, max_tokens, stops_before_the_end; warnings[];
     assumptions[];
     against[] where --against is given, with tokens_ratio and seconds_ratio.
@@ -56,6 +56,11 @@ def table(found: dict[str, Any]) -> list[str]:
     head = ["stage", "rows", "calls", "read tokens", "written", "trained on", "seconds", "money", "GB"]
     rows = [_row(stage["name"], f"{stage['rows']:,} {stage['unit']}", stage) for stage in found["stages"]]
     lines = aligned([head, *rows, _row("all", "", found["total"])])
+    lines += [
+        f"{stage['name']}: {stage['check_calls']:,} of its calls are the check of the labeler (label.check)"
+        for stage in found["stages"]
+        if stage["check_calls"]
+    ]
     for endpoint in found["endpoints"]:
         caps = [f"{name} {endpoint[name]:,}" for name in ("max_spend", "max_tokens") if endpoint[name] is not None]
         says = f"{endpoint['source']}: {endpoint['calls']:,} calls; caps: {', '.join(caps) or 'none'}"

@@ -183,7 +183,8 @@ class CheckConfig(Section):
     max_calibration_error: Probability = 0.15
     on_unfit: Literal["stop", "warn"] = "stop"
     num_controls: Annotated[int, Field(ge=0)] = 20
-    """Honest responses against which texts that answer nothing are put up, in every labelling run; 0: none."""
+    """Honest responses against which five texts that answer nothing are put up, in every labelling run, but at most a fifth of
+    the pairs; 0: none."""
 
 
 class LabelConfig(Section):

@@ -10,6 +10,7 @@ from typing import Any
 
 from charter.config import ModelConfig
 from charter.errors import CharterError, ModelError
+from charter.models.chat import ChatEncoder
 from charter.models.local import LocalModel
 from charter.records import Message
 from charter.sources import is_local, is_python, public_name, resolve_python
@@ -65,6 +66,23 @@ def load_model(config: ModelConfig, *, base_dir: Path | None = None) -> LocalMod
         ) from error
     _check_weights(model, report, tokenizer, config.source)
     return _tried_out(model.to(device), tokenizer, config.source, folder)
+
+
+def encoder_at_hand(source: str) -> ChatEncoder | None:
+    """A model's tokenizer without its weights, where it needs no download; None: it isn't here, or can't be used."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        here = is_python(source) or Path(source).is_dir()
+        return ChatEncoder(
+            AutoTokenizer.from_pretrained(
+                model_folder(source) if here else source, trust_remote_code=False, local_files_only=True
+            )
+        )
+    except Exception:  # what is wrong with it, whoever loads the model says
+        return None
 
 
 def _tried_out(model: Any, tokenizer: Any, source: str, folder: Path) -> LocalModel:

@@ -9,7 +9,7 @@ from typing import Any
 
 from charter.config import EndpointConfig, ModelConfig, RunConfig, labeler_models
 from charter.memory import StageMemory, memory_plan
-from charter.plan.meter import Meter, StandIn, Tally
+from charter.plan.meter import Meter, StandIn, Tally, TokenRuler
 from charter.plan.work import Probe, StageWork
 from charter.stages.beforehand import unset_keys, warnings
 from charter.stages.inputs import Inputs, gather
@@ -19,8 +19,10 @@ from charter.store.jsonl import read_json
 COUNTED_ROWS = 64
 UPPER = (
     "nothing was generated: every answer counts as long as it may be, no pair is dropped and every pair is labelled, so that "
-    "tokens and money are upper bounds; a token is taken as 4 characters"
+    "tokens and money are upper bounds{but}"
 )
+BY_TOKENIZER = ", in tokens of the run's own model, by which the prompts of other models are counted too"
+BY_CHARACTERS = " but for one thing: the model's tokenizer isn't here yet, and a token is taken as 4 characters"
 MEASURED = (
     "{rows} rows went through the real model: lengths, dropped pairs and speed are theirs; the models that the run will "
     "train answer in other lengths"
@@ -32,7 +34,7 @@ MEMORY = "memory of caches and activations is estimated; the rest is read from t
 def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
     """What a run will do.
 
-    Keys: name, calibrated, sample_rows, stages[], total, endpoints[], warnings[], assumptions[].
+    Keys: name, calibrated, upper_bound, sample_rows, stages[], total, endpoints[], warnings[], assumptions[].
 
     Raises:
         CharterError: something that the run file names can't be read.
@@ -43,10 +45,20 @@ def make_plan(config: RunConfig, *, calibrate: bool) -> dict[str, Any]:
 
 
 def counted_plan(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
-    """The plan without loading any model: upper bounds, and no times."""
-    meter = Meter(StandIn(config.model.source))
-    probe = Probe(config, inputs, meter, _StandIns(None, 4.0), meter.model, COUNTED_ROWS, False, False)  # type: ignore[arg-type]
-    return _told(config, probe.work(), None, [UPPER], COUNTED_ROWS)
+    """The plan without loading any model: upper bounds where its tokenizer is at hand, and no times."""
+    from charter.models.load import encoder_at_hand
+
+    encoder = encoder_at_hand(config.model.source)
+    if encoder is None:
+        meter = Meter(StandIn(config.model.source))
+        probe = Probe(config, inputs, meter, _StandIns(None, 4.0), meter.model, COUNTED_ROWS, False, False)  # type: ignore[arg-type]
+        return _told(config, probe.work(), None, [UPPER.format(but=BY_CHARACTERS)], COUNTED_ROWS)
+    ruler = TokenRuler(encoder)
+    settings = (None, ruler.filler_per_token)
+    meter = Meter(StandIn(config.model.source, *settings, measure=ruler.prompt))
+    others, few_shot = _StandIns(*settings, ruler.prompt), not encoder.has_template
+    probe = Probe(config, inputs, meter, others, ruler, COUNTED_ROWS, few_shot, False)
+    return _told(config, probe.work(), None, [UPPER.format(but=BY_TOKENIZER)], COUNTED_ROWS) | {"upper_bound": True}
 
 
 class _StandIns:
@@ -115,6 +127,7 @@ def _told(config: RunConfig, work: list[StageWork], speed: Any, notes: list[str]
     return {
         "name": config.name,
         "calibrated": speed is not None,
+        "upper_bound": False,
         "sample_rows": rows,
         "stages": stages,
         "total": {
@@ -143,6 +156,7 @@ def _stage(
         "rows": stage.rows,
         "unit": stage.unit,
         "calls": round(sum(t.calls for t in tallies)),
+        "check_calls": round(stage.check_calls),
         "prompt_tokens": round(sum(t.prompt_tokens for t in tallies)),
         "completion_tokens": round(sum(t.completion_tokens for t in tallies)),
         "trained_tokens": round(stage.trained_tokens),

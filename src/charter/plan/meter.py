@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from charter.models.chat import ChatEncoder
 from charter.models.protocol import Choice, Generation, LanguageModel, Question
 from charter.records import Conversation
 
 CHARACTERS_PER_TOKEN = 4.0  # of English in the usual vocabularies; used where no tokenizer is at hand
+FILLER = "some words "
 TOKENS_PER_TURN = 5.0  # what chat templates put around a turn
 
 
@@ -93,6 +95,24 @@ class Meter:
         return taken
 
 
+class TokenRuler:
+    """Measures texts by a tokenizer alone, without its model."""
+
+    def __init__(self, encoder: ChatEncoder) -> None:
+        self._encoder = encoder
+        filler = FILLER * 50
+        self.filler_per_token = len(filler) / max(1, len(encoder.text(filler)))
+        """Characters of a stand-in's answer that make a token."""
+
+    def prompt(self, conversation: Conversation) -> float:
+        """Tokens of a conversation, up to where the assistant begins."""
+        return len(self._encoder.prompt(conversation))
+
+    def response(self, text: str) -> float:
+        """Tokens of a response, with the one that ends it."""
+        return len(self._encoder.text(text)) + 1
+
+
 @dataclass
 class StandIn:
     """Answers every question without a model, in about as many words as one would: only its counts mean something.
@@ -122,7 +142,7 @@ class StandIn:
         for conversation in conversations:
             self.asked += 1
             ending = f"No. {_letters(self.asked)}: 5. The better response is A."
-            filler = "some words " * max(0, round((length * self.characters_per_token - len(ending)) / 11))
+            filler = FILLER * max(0, round((length * self.characters_per_token - len(ending)) / len(FILLER)))
             text = filler + ending
             made.append(Generation(text, "stop", round(self.prompt(conversation)), length))
         return made

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from charter.config import CheckerConfig, DirectConfig, HumanConfig, ModelConfig, RunConfig
 from charter.labelers.check.cases import load_cases
-from charter.labelers.check.verdict import controls
+from charter.labelers.check.verdict import controls, num_controls
 from charter.labelers.make import make_direct, make_labeler
 from charter.models.few_shot import worked_examples
 from charter.plan.meter import Meter, Tally, total
@@ -40,6 +40,7 @@ class StageWork:
         asked: by model name, what is generated and weighed.
         counted_tokens: tokens as the run's own summary will count them (prompts and answers, or what is trained on).
         trained_tokens: read forward and backward; forward_tokens: forward alone, as for rewards and KL.
+        check_calls: of the calls, those of the check of the labeler.
         waves: batches of generation that follow each other, and the rows of one.
     """
 
@@ -51,6 +52,7 @@ class StageWork:
     trained_tokens: float = 0.0
     forward_tokens: float = 0.0
     batch_rows: int = 0
+    check_calls: float = 0.0
 
 
 @dataclass
@@ -163,15 +165,17 @@ class Probe:
         share = 1.0
         if self.labels_mean_something:
             share = _mean([isinstance(labeler.combine(own), float) for own in judged])
-        if config.check.num_controls:
+        checked: dict[str, Tally] = {}
+        if count := num_controls(config.check, round(num_pairs)):
             controls(labeler, differ[:2])
-            asked = _sum(asked, _taken(used, config.check.num_controls / len(differ[:2])))
+            checked = _sum(checked, _taken(used, count / len(differ[:2])))
         if config.check.pairs is not None:
             cases = load_cases(config.check.pairs, config.check.num_pairs)
             few = [case.pair for case in cases[: self.rows]]
             labeler.label(few)
-            asked = _sum(asked, _taken(used, len(cases) / len(few)))
-        return StageWork("4-label", round(num_pairs), "pairs", asked, counted), num_pairs * share
+            checked = _sum(checked, _taken(used, len(cases) / len(few)))
+        asked, calls = _sum(asked, checked), sum(tally.calls for tally in checked.values())
+        return StageWork("4-label", round(num_pairs), "pairs", asked, counted, check_calls=calls), num_pairs * share
 
     def _noting(self, used: list[Meter]) -> Callable[[ModelConfig], Meter]:
         def open_model(model: ModelConfig) -> Meter:

@@ -134,9 +134,9 @@ def _waterfall(told: dict[str, Any]) -> list[Chart]:
     return [Chart(title, waterfall("a-fall", title, falls), caption)]
 
 
-def points(obj: Any) -> Figure:
+def points(obj: Any, *otherwise: str) -> Figure:
     """A loss in points of a hundred."""
-    found = figure(obj, "loss")
+    found = figure(obj, "loss", *otherwise)
     if found.value is None:
         return found
     scaled = [None if v is None else 100 * v for v in (found.value, found.low, found.high)]
@@ -195,14 +195,16 @@ def _principles(told: dict[str, Any]) -> Table | None:
         return None
     without = part(told, "goal", "without_principle")
     decides = part(told, "goal", "coverage", "decides")
+    not_learned = str(part(told, "reward_model").get("reason") or "no held-out pair is known to differ under it")
+    not_won = str(part(told, "goal", "agreement").get("reason") or "no pair that gold decides is decided by it")
     rows = [
         TableRow(
             id,
             [
                 figure(decides.get(id), "accuracy"),
                 figure(part(labels, id).get("accuracy"), "accuracy"),
-                figure(part(learned, id).get("follows_principle"), "accuracy"),
-                points(without.get(id)),
+                figure(part(learned, id).get("follows_principle"), "accuracy", not_learned),
+                points(without.get(id), not_won),
             ],
         )
         for id in labels

@@ -18,6 +18,8 @@ STAGE_WORDS = {
     "5-reward": "reward model",
     "6-policy": "training of the policy",
 }
+TOLD = {"4-label": ("labeler", "coverage"), "5-reward": ("reward_model", "label_agreement")}
+"""Figures that are there once the stage is done; where they aren't known, they say why."""
 OTHER_LABELERS = {
     "committee": "Several labelers were asked; their labels are combined, and each member's own is in 4-label/members.jsonl.",
     "debate": "Two debaters argued for the two responses before a frozen model decided.",
@@ -68,6 +70,8 @@ def missing(artifacts: Artifacts, stage: str, phase: str) -> str:
     if stage in ("4-label", "5-reward") and not needs_labels(artifacts):
         return f"not part of this run: its reward is {reward_in_words(artifacts)}; no pairs are labelled, no reward model trained"
     words = STAGE_WORDS[stage]
+    if stage in TOLD and (reason := part(artifacts.summary, *TOLD[stage]).get("reason")):
+        return f"The {words} {'are' if stage == '4-label' else 'is'} in {stage}; how good isn’t known: {reason}."
     return (
         f"not known: {UNFINISHED}, there is no {words} yet"
         if not artifacts.finished

@@ -25,7 +25,7 @@ from typing import Any
 from charter.config import CheckConfig, LabelConfig
 from charter.errors import CoverageError, UnfitLabelerError
 from charter.labelers.check.cases import load_cases
-from charter.labelers.check.verdict import check, controls
+from charter.labelers.check.verdict import check, controls, num_controls
 from charter.labelers.checker import CheckerLabeler
 from charter.labelers.combine import averaged_log_odds, by_question, follows_position
 from charter.labelers.committee import CommitteeLabeler, summarize_members
@@ -141,8 +141,8 @@ def _check(
     found: dict[str, Any] = {"verdict": None, "controls": {}}
     if isinstance(labeler, (HumanLabeler, CheckerLabeler)):
         return {**found, "reason": "people and checkers are not checked here"}
-    if config.num_controls:
-        found["controls"] = controls(labeler, pairs[: config.num_controls])
+    if count := num_controls(config, len(pairs)):
+        found["controls"] = controls(labeler, pairs[:count])
     if config.pairs is None:
         found["reason"] = "no pairs with a known answer (label.check.pairs)"
     else:

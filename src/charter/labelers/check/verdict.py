@@ -9,7 +9,7 @@ from typing import Any
 from charter.config import CheckConfig
 from charter.constitution.load import Constitution
 from charter.labelers.check import measures
-from charter.labelers.check.attacks import BATTERY, Attack, attack, control
+from charter.labelers.check.attacks import BATTERY, CONTROLS, Attack, attack, control
 from charter.labelers.check.cases import Case
 from charter.labelers.protocol import Labeler
 from charter.records import Principle, ResponsePair
@@ -82,6 +82,11 @@ def attacked(labeler: Labeler, cases: Sequence[Case], more: Mapping[str, Attack]
         found.name: {"success": found.success.to_json(), "abstained": found.abstained.to_json()}
         for found in attack(labeler, cases, {**BATTERY, **more})
     }
+
+
+def num_controls(config: CheckConfig, num_pairs: int) -> int:
+    """Honest responses to put the controls up against in a run: no more questions about controls than about pairs."""
+    return min(config.num_controls, num_pairs // len(CONTROLS))
 
 
 def controls(labeler: Labeler, pairs: Sequence[ResponsePair]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from charter.errors import ConfigError
+from charter.export.hub import write_folders
 from charter.memory import memory_plan, shape_of
 from charter.pipeline import run
 from charter.progress import QuietProgress
@@ -95,10 +96,14 @@ def test_memory_follows_the_knobs(tiny_world):
 @pytest.mark.parametrize(("stage", "base"), [("2-sft", "helpful"), ("6-policy", "2-sft/model")])
 def test_the_adapter_on_its_base_is_the_model(chain, tiny_world, stage, base):
     out = chain[0]
-    base = tiny_world / base if stage == "2-sft" else out / base
-    assert json.loads((out / stage / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
-        base
-    )
+    folder = out / stage / "adapter"
+    named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    if stage == "2-sft":
+        base = tiny_world / base
+        assert named.startswith("helpful@") and f"`{named}`" in (folder / "README.md").read_text()
+    else:
+        base = folder / named
+        assert named == "../../2-sft/model" and f'from_pretrained("{named}")' in (folder / "README.md").read_text()
     plain = AutoModelForCausalLM.from_pretrained(out / stage / "model")
     by_peft = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out / stage / "adapter")
     ids = torch.tensor([[2, 5, 6, 7, 4, 3]])
@@ -118,6 +123,20 @@ def test_files_and_metrics_are_those_of_any_run(chain):
         ).is_file()
     rows = [json.loads(line) for line in (out / "6-policy" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["drift_max"] < 1e-4 and row["reward_spread"] > 0 for row in rows)
+
+
+def test_adapters_are_exported_with_their_base_named(chain, tmp_path):
+    out = chain[0]
+    write_folders(out, tmp_path)
+    for what in ("reward", "policy"):
+        told = json.loads((tmp_path / what / "adapter" / "adapter_config.json").read_text())
+        base = tmp_path / what / "adapter" / told["base_model_name_or_path"]
+        assert (base / "model.safetensors").read_bytes() == (out / "2-sft/model/model.safetensors").read_bytes()
+        readme = (tmp_path / what / "adapter" / "README.md").read_text()
+        assert "../../sl-cai" in readme and "2-sft" not in readme
+    assert (tmp_path / "sl-cai" / "adapter" / "adapter_model.safetensors").is_file()
+    small = [path.read_text() for path in tmp_path.rglob("adapter/*") if path.suffix != ".safetensors"]
+    assert len(small) == 9 and not any(str(out.parent) in text for text in small)
 
 
 def test_dpo_by_adapters(tiny_world, tmp_path):

@@ -8,6 +8,7 @@ environment; it is never written anywhere, and cut out of messages.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,16 @@ from charter.errors import CharterError, ConfigError, EndpointError, StoreError
 from charter.export.cards import dataset_card, model_card
 from charter.export.evidence import read_evidence
 from charter.export.rows import read_run
+from charter.sources import public_name
 from charter.store.disk import atomic_write, store_errors
 from charter.store.hashing import hash_file
 from charter.store.jsonl import read_json, rows_to_bytes
 
+ADAPTER_FILES = ("adapter/adapter_config.json", "adapter/base.json", "adapter/README.md")
+RUN_BASE, EXPORTED_BASE = (
+    "../../2-sft/model",
+    "../../sl-cai",
+)  # from an adapter's folder, in the run and among the exported
 STAGES = {"sl-cai": "2-sft", "reward": "5-reward", "policy": "6-policy"}
 
 
@@ -52,13 +59,29 @@ def model_files(run: Path, what: str) -> list[HubFile]:
     named = read_json(stage / "done.json")["files"]
     files = []
     for name, told in named.items():
-        if not name.startswith("model/"):
+        if not name.startswith(("model/", "adapter/")):
             continue
         path = stage / name
         if not path.is_file() or hash_file(path) != told["sha256"]:
             raise StoreError(f"{path}: changed or missing since the stage was finished: see charter verify {run}")
-        files.append(HubFile(name.removeprefix("model/"), path, told["size"], told["sha256"]))
+        if name in ADAPTER_FILES:
+            files.append(_of_bytes(name, _with_exported_base(path)))
+        else:
+            files.append(HubFile(name.removeprefix("model/"), path, told["size"], told["sha256"]))
     return [_of_bytes("README.md", model_card(evidence, what).encode()), *files]
+
+
+def _with_exported_base(path: Path) -> bytes:
+    """A small file of an adapter: its base is called by the folder beside, never by a place on this machine."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        told = json.loads(text)
+        for key in ("base_model_name_or_path", "source"):
+            if isinstance(told.get(key), str):
+                of_sl_cai = Path(told[key]).parts[-2:] == ("2-sft", "model")
+                told[key] = EXPORTED_BASE if of_sl_cai else public_name(told[key])
+        return (json.dumps(told, indent=2) + "\n").encode()
+    return text.replace(RUN_BASE, EXPORTED_BASE).replace("`../model`", "The model in the folder above").encode()
 
 
 def dataset_files(run: Path) -> list[HubFile]:

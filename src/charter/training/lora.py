@@ -8,6 +8,7 @@ base is in bfloat16; a score head is trained whole.
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,16 @@ from charter.store.jsonl import read_json, write_json
 from charter.training.distributed import is_main
 from charter.training.reward import score_head
 
+README = """\
+This adapter belongs to the model that its stage started from: `{base}` ({where}; content hash in base.json:
+`{content}`). From this folder:
+
+    from peft import PeftModel
+    from transformers import AutoModelFor{kind}
+    model = PeftModel.from_pretrained(AutoModelFor{kind}.from_pretrained("{base}"{more}), ".")
+
+`../model` is the same with the adapter added in, and needs no base.
+"""
 BASE = "base.json"  # which model the adapter belongs to
 PREFIX = "base_model.model."  # of names in PEFT's files
 
@@ -125,7 +136,8 @@ def save_adapter(model: Any, folder: Path, base: LocalModel) -> None:
         return
     tensors = {name.replace(f".{ADAPTER}.", "."): p for name, p in adapters_of(model).items()}
     config = copy.deepcopy(model.peft_config[ADAPTER])
-    config.inference_mode, config.base_model_name_or_path = True, base.name
+    named = _base_of(model, base, folder)
+    config.inference_mode, config.base_model_name_or_path = True, named
     if _is_classifier(model):
         (head,) = (name for name, module in model.named_children() if module is score_head(model))
         config.modules_to_save, tensors[f"{head}.weight"] = [head], score_head(model).weight
@@ -137,9 +149,25 @@ def save_adapter(model: Any, folder: Path, base: LocalModel) -> None:
             {PREFIX + name: p.detach().cpu().contiguous() for name, p in tensors.items()},
             draft / "adapter_model.safetensors",
         )
+        (draft / "README.md").write_text(_readme(named, base.fingerprint, _is_classifier(model)), encoding="utf-8")
         write_json(draft / BASE, {"source": base.name, "fingerprint": base.fingerprint})
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
+
+
+def _base_of(model: Any, base: LocalModel, folder: Path) -> str:
+    """The base as it is found from the adapter's folder, where it is of the same run; else what it is called."""
+    place = Path(str(getattr(model.config, "name_or_path", "") or "")).absolute()
+    run = place.parent.parent
+    if place.name == "model" and run in folder.absolute().parents and (run / "run.yaml").is_file():
+        return Path(os.path.relpath(place, folder.absolute())).as_posix()
+    return base.name
+
+
+def _readme(base: str, content: str, is_classifier: bool) -> str:
+    kind, more = ("SequenceClassification", ", num_labels=1") if is_classifier else ("CausalLM", "")
+    where = "a path from this folder" if base.startswith("..") else "a model of its own, put its folder or hub id there"
+    return README.format(base=base, content=content, kind=kind, more=more, where=where)
 
 
 def fits(folder: Path, base: LocalModel) -> bool:

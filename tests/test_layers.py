@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "outlook": STAGES | {"pipeline", "plan"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
-    "doctor": {"store"},
+    "doctor": {"store", "doctor_run"},
+    "doctor_run": TOOLS | {"run_file", "doctor"},
     "api": STAGES | {"pipeline", "audit"},
     "chat": MODELS,
     "watch": TOOLS,
@@ -59,12 +60,11 @@ MAY_IMPORT = {
     "rating": LOW,
     "village": STAGES | {"pipeline"},
     "__main__": {"cli"},
-    "cli": STAGES | set("verification pipeline plan doctor chat watch audit compare export report rating village memory".split()),
+    "cli": STAGES
+    | set("verification pipeline plan doctor chat watch audit compare export report rating village memory".split()),
 }
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = (
-    "api chat watch doctor verification report cli store constitution data audit compare export rating memory".split()
-)  # nothing heavy before it is needed
+TORCH_FREE = "api chat watch doctor doctor_run verification report cli store constitution data audit compare export rating memory".split()  # nothing heavy before it is needed
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 
 

@@ -5,6 +5,7 @@ Keys are told by name alone: their values are never read further than whether th
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import importlib.util
 import os
@@ -12,6 +13,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,7 @@ from charter.store.wal import enter_wal
 Level = Literal["ok", "note", "problem"]
 MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 5.0
+QUICK_SECONDS = 2.0
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "jinja2", "filelock")
 EXTRAS = {
     "endpoint": (("openai",), "models behind OpenAI-compatible servers"),
@@ -43,10 +46,18 @@ class Finding:
     fix: str | None = None
 
 
-def examine(folder: Path) -> list[dict[str, Any]]:
-    """Every finding, as JSON; ``folder`` is where runs will be written."""
+def examine(folder: Path, run_file: Path | None = None, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every finding, as JSON; ``folder`` is where runs will be written.
+
+    Raises:
+        CharterError: the run file is wrong.
+    """
     found = [_python(), *map(_needed, NEEDED), _device(), *(_extra(name) for name in EXTRAS)]
     found += [*_disk(folder), _hub(), *map(_key, KEYS)]
+    if run_file is not None:
+        from charter.doctor_run import examine_run
+
+        found += examine_run(run_file, list(overrides))
     return [asdict(finding) for finding in found]
 
 
@@ -120,7 +131,29 @@ def _hub() -> Finding:
         return Finding(
             "hub", "note", f"offline by {', '.join(offline)}", f"unset {offline[0]} to load models by hub id"
         )
+    if status_of(hub_url()) is None:
+        fix = "connect or set a proxy to load models by hub id; models in folders need no Hub"
+        return Finding("hub", "note", f"not offline mode, but {hub_url()} is unreachable", fix)
     return Finding("hub", "ok", "online: models given by hub id are downloaded when a run starts")
+
+
+def hub_url() -> str:
+    """Where the Hub is."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def status_of(url: str) -> int | None:
+    """What a server says to a quick request without a key; None: nothing comes within two seconds."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="GET"), timeout=QUICK_SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
 
 
 def _key(name: str) -> Finding:

@@ -168,6 +168,18 @@ def test_console_script_is_installed():
     assert shown.returncode == 0 and "constitution" in shown.stdout
 
 
+def test_headline_without_a_judge_tells_what_is_counted():
+    known, unknown = (
+        {"value": 12.5, "low": 10.0, "high": 15.0, "n": 9},
+        {"value": None, "low": None, "high": None, "n": 0},
+    )
+    policy = {"harmful_rate": unknown, "gold": unknown, "num_words": known, "kl_to_sl_cai": unknown}
+    head, row, why = headline({"policies": {"initial": policy}})
+    assert "num_words" in head and "harmful_rate" not in head and "12.50 (10.00 to 15.00)" in row
+    assert "evaluate.judge" in why
+    assert "num_words" not in headline({"policies": {"initial": {**policy, "gold": known}}})[0]
+
+
 def test_headline_says_what_is_not_known():
     known = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9, "reason": None}
     unknown = {"value": None, "low": None, "high": None, "n": 0, "reason": "no gold"}

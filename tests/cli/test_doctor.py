@@ -60,3 +60,59 @@ def test_the_command_tells_keys_by_name_alone(tmp_path, capfd, monkeypatch, leas
         out, err = capfd.readouterr()
         assert (stop.value.code or 0) == code and "OPENAI_API_KEY" in out and "canary" not in out + err
     assert json.loads(out)["num_problems"] == code
+
+
+def of_run(world, tmp_path, *settings):
+    return [row for row in doctor.examine(tmp_path, world / "run.yaml", settings) if row["name"] in NAMES]
+
+
+NAMES = ("needs endpoint", "needs lora", "needs tensorboard", "key SOME_KEY", "server", "model", "run file")
+
+
+@pytest.fixture
+def world(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
+    (tmp_path / "c.yaml").write_text("name: c\nprinciples:\n- {id: kind, text: be kind}\n")
+    (tmp_path / "run.yaml").write_text(
+        f"name: x\nconstitution: {tmp_path / 'c.yaml'}\nmodel: {{source: {tmp_path / 'model'}}}\n"
+        "prompts: {source: prompts.jsonl}\nevaluate: {prompts: {source: prompts.jsonl}}\n"
+        "label: {labeler: {model: {source: 'http://127.0.0.1:9/v1#m', endpoint: {key_env: SOME_KEY}}}}\n"
+    )
+    return tmp_path
+
+
+def test_what_a_run_file_needs(world, tmp_path, monkeypatch):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else object())
+    found = {row["name"]: row for row in of_run(world, tmp_path, "sft.lora={rank: 4}", "tracker=tensorboard")}
+    assert found["needs lora"]["level"] == "problem" and "charter[lora]" in found["needs lora"]["fix"]
+    assert found["needs endpoint"]["level"] == found["needs tensorboard"]["level"] == "ok"
+    assert found["server"]["level"] == "problem" and "127.0.0.1:9" in found["server"]["says"]  # nobody listens there
+    assert found["key SOME_KEY"]["level"] == "note" and found["model"]["level"] == "ok"
+    assert "needs ray" not in found and "needs trl" not in found
+
+
+def test_a_far_server_needs_its_key_and_a_hub_model_the_hub(world, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "charter.doctor_run.status_of", lambda url: asked.append(url) or (401 if "far" in url else None)
+    )
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    settings = ["label.labeler.model.source=https://far.example/v1#m", "model.source=nobody-here/no-such-model"]
+    found = {row["name"]: row for row in of_run(world, tmp_path, *settings)}
+    assert found["key SOME_KEY"]["level"] == "problem" and found["server"]["level"] == "ok"
+    assert found["model"]["level"] == "problem" and "unreachable" in found["model"]["says"]
+    assert asked[-1] == "https://far.example/v1/models"
+    monkeypatch.setenv("SOME_KEY", "canary-4711")
+    told = json.dumps(of_run(world, tmp_path, *settings))
+    assert "canary" not in told and '"key SOME_KEY", "level": "ok"' in told
+
+
+def test_the_hub_is_online_only_if_it_answers(tmp_path, monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "unreachable" in findings(tmp_path)["hub"]["says"]
+    monkeypatch.setattr(doctor, "status_of", lambda url: 200)
+    assert findings(tmp_path)["hub"]["level"] == "ok"

@@ -99,7 +99,7 @@ def test_cards_of_a_hostile_run(run):
     cards = [model_card(evidence, "policy"), dataset_card(evidence, {"preferences.jsonl": 1}, "Nothing is left out.")]
     for text, reader in zip(cards, (ModelCard, DatasetCard), strict=True):
         card = reader(text)
-        assert card.data.tags == ["constitutional-ai", "rlaif", "trl"] and card.data.license is None
+        assert card.data.tags == ["constitutional-ai", "rlaif"] and card.data.license is None
         found = _kinds(card.text)
         assert not found.keys() & {"html_inline", "html_block", "link_open", "image", "hr"}
         assert found["heading_open"] == 7 and found["fence"] == 1

@@ -12,17 +12,25 @@ from charter.cli.say import say
 
 
 def doctor(
+    run_file: Annotated[
+        Path | None, typer.Argument(help="Run file: look at what it needs, too.", metavar="[RUN.yaml]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, as engine=trl.", metavar="KEY=VALUE")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where runs will be written.", metavar="DIR")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Look at Python, packages, device, disk and settings, and say how to mend what is wrong. Exit code 1: a problem.
+
+    With a run file also at what that run needs: extras, keys, servers, models.
 
     \f
     JSON: findings[] with name, level (ok, note, problem), says, fix; num_problems.
     """
     from charter.doctor import examine
 
-    findings = examine(folder)
+    findings = examine(folder, run_file, list(set_ or []))
     problems = sum(finding["level"] == "problem" for finding in findings)
     if as_json:
         say(json.dumps({"findings": findings, "num_problems": problems}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli.interrupt import INTERRUPTED, Interrupts, interrupts, to_stderr
-from charter.cli.say import figure, say
+from charter.cli.say import aligned, figure, say
 
 if TYPE_CHECKING:
     from charter.config import RunConfig
@@ -20,6 +20,8 @@ STOPPING = "stopping after the current step (what is done stays; Ctrl-C again en
 
 POLICIES = ("initial", "sl-cai", "rl-cai")
 FIGURES = ("harmful_rate", "over_refusal_rate", "correct_rate", "gold")
+COUNTED = ("num_words", "distinct_2", "kl_to_sl_cai")  # known also where nobody reads the responses
+NO_JUDGE = "nobody read the responses, so harm and help aren't known: set evaluate.judge, or evaluate.gold"
 
 
 def default_run_file() -> Path:
@@ -118,11 +120,13 @@ def _where(folder: Path) -> str:
 
 
 def headline(summary: dict[str, Any]) -> list[str]:
-    """A small table: the policies and the figures that matter most, with 95 % intervals."""
-    rows = [["", *FIGURES]]
-    for name in POLICIES:
-        policy = summary["policies"].get(name)
-        if policy is not None:
-            rows.append([name, *(figure(policy.get(key)) for key in FIGURES)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """A small table: the policies and the figures that matter most, with 95 % intervals; without a judge, what is counted."""
+    policies = {name: summary["policies"][name] for name in POLICIES if summary["policies"].get(name) is not None}
+    figures = FIGURES if _is_known(policies, FIGURES) or not _is_known(policies, COUNTED) else COUNTED
+    rows = [[name, *(figure(policy.get(key)) for key in figures)] for name, policy in policies.items()]
+    lines = aligned([["", *figures], *rows])
+    return lines if figures is FIGURES else [*lines, NO_JUDGE]
+
+
+def _is_known(policies: dict[str, Any], figures: tuple[str, ...]) -> bool:
+    return any((policy.get(key) or {}).get("value") is not None for policy in policies.values() for key in figures)

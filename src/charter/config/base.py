@@ -71,7 +71,7 @@ class EndpointConfig(Section):
     price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
     """Money per million prompt tokens and per million completion tokens."""
     max_spend: Annotated[float, Field(gt=0)] | None = None
-    """Stop when so much money is spent, by the price."""
+    """Stop when so much money is spent, by the price; overshot by at most ``concurrency`` calls, those under way."""
     max_tokens: Count | None = None
     """Stop when so many tokens are used."""
 

@@ -14,7 +14,7 @@ from charter.export.evidence import Evidence, is_hub_id, versions
 from charter.export.markdown import block, code, figure, table
 from charter.sources import public_name
 
-TAGS = ["constitutional-ai", "rlaif", "trl"]
+TAGS = ["constitutional-ai", "rlaif"]
 MODELS = {
     "sl-cai": ("SL-CAI", "text-generation", "trained on revisions of its own responses by the constitution (phase 1)"),
     "reward": ("Reward model", "text-classification", "trained on the labeler's preferences; its logit is the reward"),
@@ -46,7 +46,7 @@ def model_card(evidence: Evidence, what: str) -> str:
         base_model=source if is_hub_id(source) else None,
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=TAGS,
+        tags=[*TAGS, *(["trl"] if evidence.config.engine == "trl" else [])],
     )
     lines = [  # front matter names no dataset: prompts are read from files and Python, never by a hub id
         f"# {title} of the run {code(evidence.config.name)}",

@@ -4,6 +4,8 @@ Two kinds of evidence. A *loss* is what a link costs in agreement, noise and all
 even the lower end of its interval passes a tolerance. A *systematic fault* is a finding with a p-value corrected for all the
 tests of its link; over a run without faults all links together raise one in at most 4 % of the cases.
 
+Only a fault that turns verdicts can be the verdict; where fewer than MIN_PAIRS pairs went through the links there is none.
+
 Reinforcement learning amplifies what the links above let through. A fault of the labeler or of the reward model along which
 the policy moved while gold fell is marked as amplified, and keeps its own cost. The fall itself is the last link's, unless a
 perfect reading of the constitution prefers what the policy does now: then it is the constitution's.
@@ -32,6 +34,8 @@ from charter.audit.policy import Curve, moved_along
 from charter.records import Estimate
 from charter.statistics import Z_95, mean
 
+MIN_PAIRS = 30
+"""Pairs below which links can't be set beside each other: one pair would be more than 3 points."""
 TOLERANCE = 0.15
 """Agreement that a link may lose to noise before the loss alone is a fault."""
 GOAL_TOLERANCE = 0.05
@@ -109,16 +113,40 @@ def _cost(findings: Sequence[Finding]) -> float:
     return max(whole, sum(f.cost for f in findings if f.kind != "unreliable"))
 
 
-def verdict(findings: Sequence[Finding], has_gold: bool) -> dict[str, Any]:
-    """The link whose faults together turn most verdicts, and the worst of them; ``link`` is null where none stands out."""
+def verdict(
+    findings: Sequence[Finding], has_gold: bool, num_pairs: int | None, chain: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """The link whose faults together turn most verdicts, and the worst of them; ``link`` is null where none stands out.
+
+    Args:
+        num_pairs: pairs that went through the links; None: the run has no pairs, and its findings need none.
+        chain: the links as the page draws them, with what each lost.
+    """
     cost = {link: _cost([f for f in findings if f.link == link]) for link in LINKS}
-    if not findings:
-        known = "no link has a fault" if has_gold else "of what can be known without gold, nothing"
-        return {
-            "link": None,
-            "says": f"{known} {'that ' if has_gold else ''}stands out from chance",
-            "cost_by_link": cost,
-        }
-    link = max({f.link for f in findings}, key=lambda name: (cost[name], -min(f.p for f in findings if f.link == name)))
-    main = max((f for f in findings if f.link == link), key=lambda f: (f.cost, -f.p))
-    return {"link": link, "kind": main.kind, "what": main.what, "says": main.says, "cost_by_link": cost}
+    told = {"cost_by_link": cost, "num_pairs": num_pairs, "loses_most": None}
+    if num_pairs is not None and num_pairs < MIN_PAIRS:
+        says = f"too few pairs to tell ({num_pairs}; links are set beside each other from {MIN_PAIRS} on)"
+        return {"link": None, "known": False, "says": says, **told}
+    told["loses_most"] = _loses_most(chain)
+    costly = [f for f in findings if f.cost > 0]
+    if not costly:
+        return {"link": None, "known": True, "says": _nobody(findings, has_gold), **told}
+    link = max({f.link for f in costly}, key=lambda name: (cost[name], -min(f.p for f in costly if f.link == name)))
+    main = max((f for f in costly if f.link == link), key=lambda f: (f.cost, -f.p))
+    return {"link": link, "known": True, "kind": main.kind, "what": main.what, "says": main.says, **told}
+
+
+def _nobody(findings: Sequence[Finding], has_gold: bool) -> str:
+    if findings:
+        return f"nothing that stands out from chance turns a verdict; what does stand out: {findings[0].says}"
+    known = "no link has a fault that" if has_gold else "of what can be known without gold, nothing"
+    return f"{known} stands out from chance"
+
+
+def _loses_most(chain: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The link with the largest loss, noise and all; None where no loss is known, or none is above zero."""
+    lost = [row for row in chain if (row["loss"]["value"] or 0.0) > 0]
+    if not lost:
+        return None
+    row = max(lost, key=lambda row: float(row["loss"]["value"]))
+    return {"link": row["link"], "loss": row["loss"]}

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from charter.audit.evidence import Evidence
-from charter.audit.figures import GOAL, LABELER, LINKS, figure
+from charter.audit.figures import GOAL, LABELER, LINKS, SHORT, figure
 from charter.records import Estimate
 
 FREE = ("human", "checker", "plain")
-SHORT = "goal_to_labels"
 
 
 def chain_of(evidence: Evidence, falls: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,14 @@ LABELER = "constitution_to_labeler"
 REWARD_MODEL = "labeler_to_reward_model"
 POLICY = "reward_model_to_policy"
 LINKS = (GOAL, LABELER, REWARD_MODEL, POLICY)
+SHORT = "goal_to_labels"
+"""The first two links in one, where labels come from no constitution."""
 LINK_NAMES = {
     GOAL: "goal -> constitution",
     LABELER: "constitution -> labeler",
     REWARD_MODEL: "labeler -> reward model",
     POLICY: "reward model -> policy",
+    SHORT: "goal -> labels",
 }
 
 FAMILY_ALPHA = 0.04

@@ -100,8 +100,11 @@ def _position(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     p_PKO = sigmoid(pairs.judged_PKO)  # NaN stays NaN
     gap_PK = p_PKO[..., 0] - p_PKO[..., 1]
     known_P = ~np.isnan(gap_PK).all(axis=1)
-    if known_P.sum() < MIN_PAIRS:
+    if not known_P.any():
         return _position_in_one_order(pairs)
+    if known_P.sum() < MIN_PAIRS:
+        few = unknown(f"fewer than {MIN_PAIRS} pairs ({int(known_P.sum())}) have judgments in both orders")
+        return {"order_gap": figure(few, JUDGMENTS), "first_share_excess": figure(few, JUDGMENTS)}, []
     gap_P = np.nanmean(gap_PK[known_P], axis=1)
     clusters = pairs.index_P[known_P].tolist()
     gap = mean(gap_P.tolist(), clusters)

@@ -2,7 +2,8 @@
 
 writes  8-audit/audit.json   keys:
     run, seed, charter, source (hash of Charter's code), inputs (hash of what was read), gold {name, simulated} or null, seconds
-    verdict                  {link, kind, what, says, cost_by_link}; link null: no fault stands out from chance
+    verdict                  {link, known, kind, what, says, cost_by_link, num_pairs, loses_most {link, loss}}; link null: no
+                             fault that turns verdicts stands out from chance, or (known false) too few pairs to tell
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
                              agreement_with_previous, agreement_on_all_pairs},
@@ -88,6 +89,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     recursive, probes = audit_recursion(evidence, labels["by_principle"]), audit_probes(evidence, scorer, why_no_scorer)
     findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *leaks, *policy_faults, *losses(falls)]
     findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
+    chain = chain_of(evidence, falls)
     return {
         "run": evidence.config.get("name"),
         "seed": evidence.config.get("seed"),
@@ -96,10 +98,10 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "inputs": _inputs(folder),
         "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
         "seconds": round(time.monotonic() - began, 2),
-        "verdict": verdict(findings, evidence.gold is not None),
+        "verdict": verdict(findings, evidence.gold is not None, _num_pairs(pairs, falls), chain["links"]),
         "findings": [finding.to_json() for finding in findings],
         "waterfall": falls,
-        "chain": chain_of(evidence, falls),
+        "chain": chain,
         "goal": goal,
         "labels": labels,
         "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs), "seen": seen},
@@ -107,6 +109,13 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "recursive": recursive,
         "probes": probes,
     }
+
+
+def _num_pairs(pairs: Pairs, falls: dict[str, Any]) -> int | None:
+    """Pairs that went through all links, or without gold those with a label; None: the run has none at all."""
+    if not pairs.pairs:
+        return None
+    return int((~np.isnan(pairs.label_P)).sum()) if np.isnan(pairs.gold_P).all() else int(falls["num_pairs"])
 
 
 def write_audit(folder: Path, people: Path | None = None) -> dict[str, Any]:

@@ -117,4 +117,8 @@ def _findings(audit: dict[str, Any]) -> Iterator[str]:
         yield f"  and {len(found) - NUM_FINDINGS} more in audit.json"
     verdict = audit["verdict"]
     link = verdict["link"]
-    yield f"at fault: {LINK_NAMES[link]}: {verdict['says']}" if link else f"at fault: nobody: {verdict['says']}"
+    nobody = "nobody" if verdict["known"] else "not known"
+    yield f"at fault: {LINK_NAMES[link]}: {verdict['says']}" if link else f"at fault: {nobody}: {verdict['says']}"
+    most = verdict["loses_most"]
+    if most:
+        yield f"most agreement is lost, noise and all, at {LINK_NAMES[most['link']]}: {show(most['loss'])}"

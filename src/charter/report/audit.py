@@ -91,12 +91,20 @@ def audit_part(artifacts: Artifacts) -> Audit | None:
 
 def _verdict(told: dict[str, Any]) -> str:
     verdict = part(told, "verdict")
-    link, says = verdict.get("link"), str(verdict.get("says") or "not known")
-    return (
-        f"{LINK_NAMES.get(str(link), str(link))} loses most: {says.replace(' -> ', ' → ')}."
-        if link
-        else f"{says[:1].upper()}{says[1:]}."
-    )
+    link, says = verdict.get("link"), str(verdict.get("says") or "not known").replace(" -> ", " → ")
+    if not link:
+        return f"{says[:1].upper()}{says[1:]}."
+    name = LINK_NAMES.get(str(link), str(link))
+    most = part(verdict, "loses_most")
+    if most.get("link") in (
+        link,
+        "goal_to_labels" if link in ("goal_to_constitution", "constitution_to_labeler") else link,
+    ):
+        return f"{name} loses most: {says}."
+    lost = points(most.get("loss"))
+    where = LINK_NAMES.get(str(most.get("link")), "")
+    most_lost = f" Most agreement is lost at {where}, noise and all: {lost.text} points." if where else ""
+    return f"The costliest fault is at {name}: {says}.{most_lost}"
 
 
 def _own_chain(told: dict[str, Any]) -> dict[str, Any]:

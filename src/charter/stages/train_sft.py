@@ -83,10 +83,7 @@ def run(
         encoded = [(model.encode_prompt(turns), model.encode_response(text)) for turns, text in examples]
         fitting = [pair for pair in encoded if len(pair[0]) + len(pair[1]) <= model.context]
         if not fitting:
-            reasons = why_unfit(counts["filters"], sampling.max_new_tokens, model.context)
-            told = [f"{count:,} of {counts['num_offered']:,} {reason}" for count, reason in reasons]
-            told += [f"{len(encoded):,} are longer than the model's context"] if encoded else []
-            raise DataError(f"{folder}: no revision is fit to train on: {'; '.join(told) or 'there is none'}")
+            raise _nothing_fits(folder, counts, len(encoded), sampling.max_new_tokens, model.context)
         num_steps = config.epochs * -(-len(fitting) // config.batch_size)
         on_step = step_reporter(progress, f"{STAGE}: training", num_steps, "loss")
         if config.lora is not None:
@@ -102,6 +99,15 @@ def run(
     num_too_long = len(encoded) - len(fitting)
     trained["num_tokens"] += sampled_tokens
     return {**counts, "num_too_long": num_too_long, "context": context, **trained}
+
+
+def _nothing_fits(
+    folder: Path, counts: dict[str, Any], num_too_long: int, max_new_tokens: int, context: int
+) -> DataError:
+    reasons = why_unfit(counts["filters"], max_new_tokens, context)
+    told = [f"{count:,} of {counts['num_offered']:,} {reason}" for count, reason in reasons]
+    told += [f"{num_too_long:,} are longer than the model's context of {context:,} tokens"] if num_too_long else []
+    return DataError(f"{folder}: no revision is fit to train on: {'; '.join(told) or 'there is none'}")
 
 
 def sample_helpful(

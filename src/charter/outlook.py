@@ -7,7 +7,7 @@ begun, the rows that stand in its file are taken off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

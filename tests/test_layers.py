@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "summary": TOOLS,
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking", "memory", "outlook"},
-    "outlook": STAGES | {"pipeline", "plan"},
+    "outlook": STAGES | {"pipeline", "plan", "watch"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
     "doctor": {"store"},

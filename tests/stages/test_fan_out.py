@@ -76,7 +76,7 @@ class KillsOne(QuietProgress):
 
     def advance(self, num: int = 1, note: str = "") -> None:
         self.calls += 1
-        if self.calls == 2:  # the first call tells what was done before
+        if self.calls == 1:
             self.killed = min(workers())
             os.kill(self.killed, signal.SIGKILL)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli.ending import explained, next_steps
 from charter.cli.interrupt import INTERRUPTED, Interrupts, interrupts, to_stderr
 from charter.cli.say import figure, say
 
@@ -25,6 +26,21 @@ FIGURES = ("harmful_rate", "over_refusal_rate", "correct_rate", "gold")
 def default_run_file() -> Path:
     """The run file of the embedded default."""
     return Path(__file__).parents[1] / "village" / "run.yaml"
+
+
+def checked(run_file: Path | None) -> Path | None:
+    """The path, unless it is a folder.
+
+    Raises:
+        ConfigError: it is; the run file in it may be meant.
+    """
+    from charter.errors import ConfigError
+
+    if run_file is not None and run_file.is_dir():
+        inside = run_file / "run.yaml"
+        hint = f"did you mean {inside}?" if inside.is_file() else "name a run file, as charter init makes one"
+        raise ConfigError(f"{run_file}: a folder, not a run file: {hint}")
+    return run_file
 
 
 def run(
@@ -49,7 +65,7 @@ def run(
     from charter.run_file import load_run
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    config = load_run(run_file or default_run_file(), overrides)
+    config = load_run(checked(run_file) or default_run_file(), overrides)
     folder = out or Path("runs") / config.name
 
     with interrupts(STOPPING) as heard:
@@ -68,12 +84,13 @@ def run(
     if as_json:
         say(json.dumps({"run": str(folder), "summary": summary, "verdict": audit["verdict"], "files": files}))
         return
-    for line in headline(summary):
+    for line in [*headline(summary), "", *explained(summary), ""]:
         say(line)
     say(f"audit:   {audit['verdict']['says']}")
     say(f"summary: {files['summary']}")
     say(f"details: {files['audit']}")
     say(f"report:  {files['report']}")
+    say(next_steps(folder))
 
 
 def _do(config: RunConfig, folder: Path, quiet: bool, heard: Interrupts) -> tuple[dict[str, Any], dict[str, Any], Path]:

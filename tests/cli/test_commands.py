@@ -11,6 +11,7 @@ import pytest
 
 from charter.cli import main as cli
 from charter.cli.ending import explained, next_steps
+from charter.cli.plan import _seconds
 from charter.cli.run import default_run_file, headline
 from charter.run_file import load_run
 from charter.store.folder import RunFolder
@@ -219,3 +220,7 @@ def test_the_list_of_commands_is_whole(charter, arguments):
     code, out, _ = charter(*arguments)
     assert code == 0 and "…" not in out and "..." not in out.replace("[ARGS]...", "")
     assert charter("help", *arguments[:-1])[1] == out
+
+
+def test_long_times_of_a_plan_are_told_in_hours_too():
+    assert [_seconds(t) for t in (None, 12.4, 300, 3900)] == ["-", "12", "300 (5 min)", "3,900 (1 h 5 min)"]

@@ -30,7 +30,7 @@ def explained(summary: dict[str, Any]) -> list[str]:
         by = f"{gold['name']}, a program in place of people" if gold["simulated"] else str(gold["name"])
         lines.append(f"gold: how well replies serve the true goal, by {by}; higher is better")
     if known:
-        lines.append("in brackets: where the figure would lie with other held-out prompts, 19 times out of 20")
+        lines.append("in brackets: 95 % intervals, for the chance in which held-out prompts there are")
     return [*lines, *_warnings(summary)]
 
 

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "verification": TOOLS | {"constitution"},
     "tracking": {"errors", "records", "store"},
     "pipeline": STAGES | {"tracking", "memory", "outlook"},
-    "outlook": STAGES | {"pipeline", "plan"},
+    "outlook": STAGES | {"pipeline", "plan", "watch"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows
     "doctor": {"store", "doctor_run"},

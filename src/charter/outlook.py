@@ -28,6 +28,7 @@ from charter.store.jsonl import read_json
 from charter.store.ledger import Ledger
 from charter.store.stale import restore, set_aside, what_changed
 from charter.store.whole import reopen
+from charter.watch import steps_done
 from charter.yaml_io import load_yaml
 
 ROWS = {
@@ -145,11 +146,12 @@ def outlook(
         return [f"all {len(done)} stages are done before"]
     plan = counted_plan(config, inputs)
     left = {stage["name"]: stage for stage in plan["stages"] if stage["name"] not in done}
-    shares = {
-        name: 1 - _share_done(folder.path, stage) if states[name] == "begun" else 1.0 for name, stage in left.items()
-    }
-    begun = {name: f", begun: {1 - share:.0%} of its rows" for name, share in shares.items() if states[name] == "begun"}
-    to_do = [f"{name} ({stage['rows']:,} {stage['unit']}{begun.get(name, '')})" for name, stage in left.items()]
+    begun = {name: _begun(folder.path, stage) for name, stage in left.items() if states[name] == "begun"}
+    shares = {name: 1 - begun[name][0] if name in begun else 1.0 for name in left}
+    to_do = [
+        f"{name} ({stage['rows']:,} {stage['unit']}{f', {begun[name][1]}' if name in begun else ''})"
+        for name, stage in left.items()
+    ]
     answers, read, written, trained = (sum(stage[key] * shares[name] for name, stage in left.items()) for key in TOTALS)
     bound = "at most" if plan["upper_bound"] else "about"
     memory = [stage["memory_gb"] for stage in left.values()]
@@ -169,14 +171,20 @@ def outlook(
     ]
 
 
-def _share_done(run: Path, stage: dict[str, Any]) -> float:
-    """Share of a stage's rows that stand in its file; 0 where it has none, as training, whose steps aren't counted here."""
+def _begun(run: Path, stage: dict[str, Any]) -> tuple[float, str]:
+    """How much of a stage is done, as a share and in words: rows that stand in its file, or steps up to its checkpoint."""
+    name = stage["name"]
+    if name not in ROWS:
+        step, total = steps_done(run, name)
+        of = f" of {total:,}" if total else ""
+        return (step / total if total else 0.0), f"begun: step {step:,}{of}" if step else "begun"
     lines = 0
-    for path in (run / stage["name"]).glob(ROWS.get(stage["name"], "none")):
+    for path in (run / name).glob(ROWS[name]):
         with store_errors(path), path.open("rb") as file:
             lines += sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-    expected = stage["calls"] if stage["name"] == "4-label" else stage["rows"]
-    return min(1.0, lines / max(1, expected))
+    expected = stage["calls"] if name == "4-label" else stage["rows"]
+    share = min(1.0, lines / max(1, expected))
+    return share, f"begun: {share:.0%} of its rows"
 
 
 def _server(entry: dict[str, Any], left: dict[str, Any], shares: dict[str, float], ledger: Ledger, bound: str) -> str:

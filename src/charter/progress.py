@@ -27,8 +27,16 @@ class Progress(Protocol):
         """A stage, or a part of one, begins; ``total`` units are to do."""
         ...
 
+    def resume(self, num: int) -> None:
+        """So many units of what was started last were done before: they say nothing of the rate."""
+        ...
+
     def advance(self, num: int = 1, note: str = "") -> None:
         """So many units of what was started last are done."""
+        ...
+
+    def hint(self, text: str) -> None:
+        """What is being done while no unit is done yet."""
         ...
 
     def finish(self, stage: str, note: str = "") -> None:
@@ -45,7 +53,11 @@ class QuietProgress:
 
     def start(self, stage: str, total: int | None = None, unit: str = "rows") -> None: ...
 
+    def resume(self, num: int) -> None: ...
+
     def advance(self, num: int = 1, note: str = "") -> None: ...
+
+    def hint(self, text: str) -> None: ...
 
     def finish(self, stage: str, note: str = "") -> None: ...
 
@@ -58,27 +70,39 @@ class PlainProgress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._stage, self._total, self._unit, self._done = "", None, "rows", 0  # type: str, int | None, str, int
+        self._before = 0  # units that were done in an earlier attempt
         self._began = self._last_line = time.monotonic()
 
     def start(self, stage: str, total: int | None = None, unit: str = "rows") -> None:
-        self._stage, self._total, self._unit, self._done = stage, total, unit, 0
+        self._stage, self._total, self._unit, self._done, self._before = stage, total, unit, 0, 0
         self._began = self._last_line = time.monotonic()
         self.say(f"{stage}: {total} {unit}" if total is not None else stage)
 
+    def resume(self, num: int) -> None:
+        self._before += num
+        self._done += num
+
     def advance(self, num: int = 1, note: str = "") -> None:
         self._done += num
+        self._tell_now_and_then(note)
+
+    def hint(self, text: str) -> None:
+        self._tell_now_and_then(text)
+
+    def _tell_now_and_then(self, note: str) -> None:
         now = time.monotonic()
         if now - self._last_line >= PLAIN_LINE_EVERY_SECONDS:
             self._last_line = now
             self.say(self._state(now) + (f", {note}" if note else ""))
 
     def _state(self, now: float) -> str:
-        rate = self._done / max(1e-9, now - self._began)
-        text = f"{self._stage}: {self._done}"
-        if self._total is None:
-            return f"{text} {self._unit}, {rate:.1f} per second"
-        left = (self._total - self._done) / max(1e-9, rate)
-        return f"{text} of {self._total} {self._unit}, {rate:.1f} per second, {left:.0f} s left"
+        num, seconds = self._done - self._before, max(1e-9, now - self._began)
+        text = f"{self._stage}: {self._done}" + (f" of {self._total}" if self._total is not None else "")
+        text = f"{text} {self._unit}"
+        if num <= 0:
+            return text
+        text = f"{text}, {_rate(num / seconds)}"
+        return text if self._total is None else f"{text}, {(self._total - self._done) * seconds / num:.0f} s left"
 
     def finish(self, stage: str, note: str = "") -> None:
         self.say(f"{stage}: done" + (f", {note}" if note else ""))
@@ -117,6 +141,14 @@ class LiveProgress:
         if self._task is not None:
             self._live.update(self._task, advance=num, **({"note": note} if note else {}))  # type: ignore[arg-type]
 
+    def resume(self, num: int) -> None:
+        if self._task is not None and num:
+            self._live.reset(self._task, completed=num)
+
+    def hint(self, text: str) -> None:
+        if self._task is not None:
+            self._live.update(self._task, note=text)
+
     def finish(self, stage: str, note: str = "") -> None:
         self._hide()
         self.say(f"{stage}: done" + (f", {note}" if note else ""))
@@ -128,6 +160,14 @@ class LiveProgress:
 
     def say(self, line: str) -> None:
         self._console.print(safe_text(line), markup=False, highlight=False)
+
+
+def _rate(per_second: float) -> str:
+    """``12.3 per second``; what is slower per minute or per hour, so that it is never 0.0."""
+    for number, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
+        if per_second * number >= 0.95 or unit == "hour":
+            break
+    return f"{per_second * number:.1f} per {unit}" if per_second * number >= 0.05 else "less than 0.1 per hour"
 
 
 @contextmanager

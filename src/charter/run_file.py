@@ -19,9 +19,8 @@ from charter.errors import CharterError, ConfigError
 from charter.sources import is_python
 from charter.store.jsonl import read_json
 from charter.suggest import did_you_mean
-from charter.yaml_io import Location, YamlDocument, dotted, dump_yaml, load_yaml, parse_yaml, validate
+from charter.yaml_io import OVERRIDE, Location, YamlDocument, dotted, dump_yaml, load_yaml, parse_yaml, validate
 
-_OVERRIDE = "--set "
 _SOURCE_KEYS = {"source", "constitution", "helpful_data", "labels", "pairs"}
 _URLS = ("http://", "https://", "postgresql://", "postgres://")
 _CONSTITUTION: Location = ("constitution",)
@@ -58,18 +57,19 @@ def apply_overrides(document: YamlDocument, overrides: Sequence[str]) -> YamlDoc
         key, equals, text = override.partition("=")
         location: Location = tuple(key.strip().split("."))
         if not equals or not all(location):
-            raise ConfigError(f"{_OVERRIDE}{override}: expected key.path=value, as policy.steps=3")
-        value = parse_yaml(text, Path(f"{_OVERRIDE}{key}"), ConfigError).data
+            raise ConfigError(f"{OVERRIDE}{override}: expected key.path=value, as policy.steps=3")
+        value = parse_yaml(text, Path(f"{OVERRIDE}{key}"), ConfigError).data
         section = data
-        for part in location[:-1]:
+        for depth, part in enumerate(location[:-1]):
             if isinstance(section, dict) and section.get(part) is None:
                 section[part] = {}
+                places.setdefault(location[: depth + 1], f"{OVERRIDE}{key.strip()}")
             section = section[part] if isinstance(section, dict) else None
         if not isinstance(section, dict):
             where = dotted(location[:-1]) or str(document.path)
-            raise ConfigError(f"{_OVERRIDE}{override}: {where} holds no keys: name a key of the run file")
+            raise ConfigError(f"{OVERRIDE}{override}: {where} holds no keys: name a key of the run file")
         section[location[-1]] = value
-        places[location] = f"{_OVERRIDE}{key.strip()}"
+        places[location] = f"{OVERRIDE}{key.strip()}"
     return YamlDocument(document.path, data, places)
 
 
@@ -88,7 +88,7 @@ def _resolve_source(source: str, location: Location, document: YamlDocument, mis
     if is_python(source) or source.startswith(_URLS):
         return source
     place = document.place(location)
-    base = Path.cwd() if place.startswith(_OVERRIDE) else document.path.absolute().parent
+    base = Path.cwd() if place.startswith(OVERRIDE) else document.path.absolute().parent
     path = Path(source).expanduser()
     path = (base / path).resolve()
     if path.exists():
@@ -128,7 +128,7 @@ def _own_constitution(folder: Path) -> Path | None:
 def _suggest(path: Path, place: str) -> str:
     siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     guess = did_you_mean(path.name, siblings)
-    begins = "the folder you are in" if place.startswith(_OVERRIDE) else "the run file's folder"
+    begins = "the folder you are in" if place.startswith(OVERRIDE) else "the run file's folder"
     return guess if guess.startswith("did") else f"check the path; it counts from {begins}"
 
 

@@ -122,6 +122,19 @@ def _total(run: Path, name: str, config: dict[str, Any]) -> int | None:
     return None
 
 
+def steps_done(run: Path, name: str) -> tuple[int, int | None]:
+    """From which step training that was begun goes on, that of its newest checkpoint, and how many there will be."""
+    saved = [
+        int(digits) for path in (run / name / "checkpoint").glob("step-*") if (digits := path.name[5:]).isdecimal()
+    ]
+    rows = _rows(run / name / "metrics.jsonl") if saved else []
+    steps = [
+        r["step"] for r in rows if isinstance(r.get("step"), int) and r.get("num_updates", r["step"]) <= max(saved)
+    ]
+    config = load_yaml(run / "run.yaml", ConfigError).data
+    return max(steps, default=0), _total(run, name, config) if isinstance(config, dict) else None
+
+
 def _get(config: dict[str, Any], *path: str) -> Any:
     value: Any = config
     for key in path:

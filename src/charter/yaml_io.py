@@ -6,10 +6,12 @@ that aren't text, numbers that aren't finite.
 
 from __future__ import annotations
 
+import difflib
 import io
 import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,12 @@ from charter.suggest import did_you_mean
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 TAG = "kind="
+OVERRIDE = "--set "  # begins the place of a setting that was given on the command line
+PLAIN = {  # pydantic's words in plainer ones
+    "int_parsing": "must be a whole number", "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number", "float_parsing": "must be a number", "float_type": "must be a number",
+    "bool_parsing": "must be true or false", "bool_type": "must be true or false", "string_type": "must be text",
+}  # fmt: skip
 Location = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
@@ -188,25 +196,39 @@ def validate(model: type[M], document: YamlDocument, error: type[CharterError]) 
         misspelt = [
             fault for fault in faults if fault["type"] == "extra_forbidden"
         ]  # the cause of a missing key, often
-        location, message = _explain(model, (misspelt or faults)[0])
-        where = f" {dotted(location)}:" if location else ""
-        raise error(f"{document.place(location)}:{where} {' '.join(message.split())}{more}") from broken
+        location, message = _explain(model, (misspelt or faults)[0], document.place)
+        place = document.place(location)
+        # --set names the key itself
+        is_named = place.startswith(f"{OVERRIDE}{dotted(location)}")
+        where = f" {dotted(location)}:" if location and not is_named else ""
+        raise error(f"{place}:{where} {' '.join(message.split())}{more}") from broken
 
 
-def _explain(model: type[BaseModel], fault: Any) -> tuple[Location, str]:
+def _explain(model: type[BaseModel], fault: Any, place: Callable[[Location], str]) -> tuple[Location, str]:
     full: Location = tuple(fault["loc"])
     location = tuple(part for part in full if not _is_tag(part))
     if fault["type"] == "extra_forbidden":
-        return location, f"unknown key: {did_you_mean(str(location[-1]), _keys_at(model, full[:-1]))}"
+        known = _keys_at(model, full[:-1])
+        if place(location).startswith(OVERRIDE):  # the whole key path, as it is typed there
+            above = f"{dotted(location[:-1])}." if location[:-1] else ""
+            given = place(location).removeprefix(OVERRIDE).removeprefix(above)
+            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+            rest = given.removeprefix(str(location[-1]))
+            if near:
+                return location, f"no such setting; did you mean {above}{near[0]}{rest}?"
+            return location, f"no such setting; known are {', '.join(known)}"
+        return location, f"unknown key: {did_you_mean(str(location[-1]), known)}"
     if fault["type"] == "union_tag_invalid":
-        known = str(fault["ctx"]["expected_tags"]).replace("'kind=", "'")
+        kinds = str(fault["ctx"]["expected_tags"]).replace("'kind=", "'")
         given = str(fault["ctx"]["tag"]).removeprefix(TAG)
-        return (*location, "kind"), f"unknown kind {given[:40]!r}: expected one of {known}"
+        return (*location, "kind"), f"unknown kind {given[:40]!r}: expected one of {kinds}"
     if fault["type"] == "missing":
         return location[:-1], f"{location[-1]} is missing: add it"
     if fault["type"] in ("string_too_short", "string_pattern_mismatch") and not str(fault["input"]).strip():
         return location, "empty: write it, or delete the entry"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return location, _required(model, full)
+    message = PLAIN.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
     if isinstance(given, (str, int, float, bool)) and fault["type"] != "value_error":
         message += f", got {str(given)[:60]!r}" if isinstance(given, str) else f", got {given}"
@@ -222,8 +244,20 @@ def _is_tag(part: str | int) -> bool:
     return isinstance(part, str) and part.startswith(TAG)
 
 
+def _required(model: type[BaseModel], location: Location) -> str:
+    """What stands where keys and values should, in words: those that can't be left out are named."""
+    needed = " and ".join(f"{key}:" for key, f in _model_at(model, location).model_fields.items() if f.is_required())
+    if len(location) > 1 and isinstance(location[-1], int) and needed:
+        return f"each {str(location[-2]).removesuffix('s')} needs {needed}"
+    return "keys with values are needed here" + (f": {needed}" if needed else "")
+
+
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that a model knows at a key path."""
+    return list(_model_at(model, location).model_fields)
+
+
+def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel]:
     annotation: Any = model
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
@@ -231,7 +265,7 @@ def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
         elif _is_tag(part):
             annotation = _tagged(annotation, str(part)) or annotation
         model = _model_in(annotation) or model
-    return list(model.model_fields)
+    return model
 
 
 def _tagged(annotation: Any, tag: str) -> Any:

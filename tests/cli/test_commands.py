@@ -11,6 +11,8 @@ import pytest
 
 from charter import __version__
 from charter.cli import main as cli
+from charter.cli.ending import explained, next_steps
+from charter.cli.plan import _seconds
 from charter.cli.run import default_run_file, headline
 from charter.run_file import load_run
 from charter.source import source_hash
@@ -57,7 +59,7 @@ def test_default_run_file_is_shipped():
     ("arguments", "says"),
     [
         (["run", "none.yaml"], "none.yaml: no such file"),
-        (["run", "--set", "x=1"], "--set x: x: unknown key"),
+        (["run", "--set", "x=1"], "--set x: no such setting; known are name, "),
         (["constitution", "show", "generl"], "no shipped constitution"),
         (["verify", "nowhere"], "nowhere: no run folder there"),
     ],
@@ -213,3 +215,47 @@ def test_version_tells_the_source(charter, monkeypatch, tmp_path):
         (package / name).write_text(text)
         hashes.append(source_hash.__wrapped__())
     assert len(set(hashes)) == 3 and hashes[2] == hashes[3]  # weights have a hash of their own
+
+
+def test_a_folder_is_no_run_file(charter, tmp_path):
+    code, _, err = charter("run", tmp_path)
+    assert code == 2 and f"{tmp_path}: a folder, not a run file: name a run file" in err
+    (tmp_path / "run.yaml").write_text("name: x\n")
+    code, _, err = charter("run", tmp_path)
+    assert code == 2 and err.endswith(f"did you mean {tmp_path / 'run.yaml'}?\n")
+
+
+def test_the_end_of_a_run_in_words(tmp_path):
+    known, unknown = {"value": 0.1}, {"value": None}
+    figures = {"harmful_rate": known, "over_refusal_rate": unknown, "correct_rate": known, "gold": known}
+    summary = {
+        "policies": {"initial": figures, "rl-cai": dict.fromkeys(figures, unknown), "rl-step-3": figures},
+        "gold": {"name": "oracle", "simulated": True},
+        "labeler": {"check": {"verdict": {"fitness": "fit with warnings", "unfit": [], "warnings": ["a", "b"]}}},
+    }
+    lines = explained(summary)
+    assert lines[0] == "initial: the model as it came"
+    assert [line.split(":")[0] for line in lines[1:4]] == ["harmful_rate", "correct_rate", "gold"]
+    assert "lower is better" in lines[1] and "higher is better" in lines[2] and "oracle, a program in place" in lines[3]
+    assert lines[-1] == "the labeler is fit with warnings: a; b" and len(lines) == 6
+    nobody = {
+        "policies": {"initial": dict.fromkeys(figures, unknown)},
+        "gold": None,
+        "labeler": {"check": {"verdict": None}},
+    }
+    assert explained(nobody) == []
+    assert next_steps(tmp_path / "a b").endswith(f"charter chat '{tmp_path / 'a b'}'")
+    (tmp_path / "4-label").mkdir()
+    (tmp_path / "4-label" / "preferences.jsonl").write_text('{"id": "pair-7"}\n')
+    assert f"charter show {tmp_path} pair-7" in next_steps(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["constitution", "--help"], ["village", "--help"]])
+def test_the_list_of_commands_is_whole(charter, arguments):
+    code, out, _ = charter(*arguments)
+    assert code == 0 and "…" not in out and "..." not in out.replace("[ARGS]...", "")
+    assert charter("help", *arguments[:-1])[1] == out
+
+
+def test_long_times_of_a_plan_are_told_in_hours_too():
+    assert [_seconds(t) for t in (None, 12.4, 300, 3900)] == ["-", "12", "300 (5 min)", "3,900 (1 h 5 min)"]

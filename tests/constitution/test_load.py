@@ -51,7 +51,7 @@ def test_wording_is_filled_in_one_pass(tmp_path):
         ("id: truth", "id: Harm", 8, "the same id as in line 5"),
         ("weight: 2", "weight: 0", 7, "greater than 0"),
         ("weight: 2", "weight: .nan", 7, "not a finite number"),
-        ("weight: 2", "weight: heavy", 7, "valid number"),
+        ("weight: 2", "weight: heavy", 7, "must be a number"),
         ("weight: 2", "text: again", 7, "'text' is there twice"),
         ("weight: 2", "weight: &a 2", 7, "anchors"),
         ("weight: 2", "source: !!python/name:os.system x", 7, "tag"),
@@ -135,3 +135,10 @@ def test_an_edit_moves_no_draw_between_the_others():
     for i in range(200):
         whole = [p.id for p in draw(_three(), i, k=3) if p.id != "a"]
         assert whole == [p.id for p in draw(shorter, i, k=3)]
+
+
+def test_a_principle_that_is_plain_text(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\nprinciples:\n- be kind\n")
+    with pytest.raises(ConstitutionError, match=r"c.yaml:3: principles\[0\]: each principle needs id: and text:$"):
+        load_constitution(path)

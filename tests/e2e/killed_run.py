@@ -26,6 +26,9 @@ class KillingProgress(QuietProgress):
     def start(self, stage: str, total: int | None = None, unit: str = "rows") -> None:
         self.current = stage
 
+    def resume(self, num: int) -> None:
+        self.advance(num)  # counts as one
+
     def advance(self, num: int = 1, note: str = "") -> None:
         self.left -= self.current == self.label
         if self.left == 0 and self.current == self.label:

@@ -58,6 +58,16 @@ def test_what_is_left_of_a_run_that_was_killed(tiny_world, begun):
     assert more - answers == 12  # a quarter of 24 pairs of responses
 
 
+def test_training_goes_on_from_its_checkpoint(tiny_world, begun):
+    (begun / "2-sft" / "done.json").unlink()
+    assert "2-sft (" in said(load_run(tiny_world / "run.yaml"), begun)[1]
+    assert ", begun)" in said(load_run(tiny_world / "run.yaml"), begun)[1].partition("3-sample")[0]  # no checkpoint
+    (begun / "2-sft" / "checkpoint" / "step-00000001").mkdir(parents=True)
+    total = len((begun / "2-sft" / "metrics.jsonl").read_text().splitlines())
+    _, to_do, work, *_ = said(load_run(tiny_world / "run.yaml"), begun)
+    assert total > 1 and f"begun: step 1 of {total})" in to_do.partition("3-sample")[0]
+
+
 def test_a_finished_run_has_nothing_left(tiny_world, whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     assert said(load_run(tiny_world / "run.yaml"), folder) == ["all 8 stages are done before"]

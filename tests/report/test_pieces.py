@@ -1,5 +1,6 @@
 """The parts of the page: differences, hidden characters, figures, charts, packed labels."""
 
+import itertools
 import random
 
 import pytest
@@ -147,8 +148,16 @@ def test_flips_and_reasons():
 
 def test_names_of_points_close_together_are_not_over_each_other():
     points = [(f"method {i}", (300.0 + i % 3, 40.0 + i)) for i in range(5)]
-    places = _name_places(points)
+    places = _name_places(points, 35, 245)
     levels = sorted(level for _, _, level in places.values())
     assert len(places) == 5 and all(b - a >= 14 for a, b in zip(levels, levels[1:], strict=False))
-    apart = _name_places([("left", (60.0, 40.0)), ("right", (200.0, 40.0))])
+    apart = _name_places([("left", (60.0, 40.0)), ("right", (200.0, 40.0))], 35, 245)
     assert apart["left"][2] == apart["right"][2]  # names that don't meet stay beside their points
+
+
+@pytest.mark.parametrize("level", [20.0, 24.0, 120.0, 246.0, 250.0])
+def test_names_in_the_plane_lie_between_the_axes_and_not_on_each_other(level):
+    points = [(name, (280.0, level)) for name in ("Initial", "SL-CAI", "RL-CAI")]
+    lines = sorted(line for _, _, line in _name_places(points, 35, 245).values())
+    assert all(35 <= line <= 245 for line in lines)
+    assert all(after - before >= 14 for before, after in itertools.pairwise(lines))

@@ -74,6 +74,9 @@ class KillsOne(QuietProgress):
     killed: int | None = None
     calls = 0
 
+    def resume(self, num: int) -> None:
+        self.advance(num)
+
     def advance(self, num: int = 1, note: str = "") -> None:
         self.calls += 1
         if self.calls == 2:  # the first call tells what was done before

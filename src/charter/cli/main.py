@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import re
 import sys
 from typing import Annotated
 
@@ -82,8 +84,24 @@ app.add_typer(labeler.app, name="labeler")
 app.add_typer(village.app, name="village")
 
 
+def _say_whole_sentences(app: typer.Typer) -> None:
+    """The list of commands gives the first sentence of each, which is else cut to fit the line."""
+    for command in app.registered_commands:
+        text = " ".join((inspect.getdoc(command.callback) or "").split("\n\n")[0].split())
+        command.short_help = re.split(r"(?<=[.?!]) ", text)[0]
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.short_help = group.typer_instance.info.help
+            _say_whole_sentences(group.typer_instance)
+
+
+_say_whole_sentences(app)
+
+
 def main() -> None:
     """Run the command line. Interrupted: exit code 130."""
+    if sys.argv[1:2] == ["help"]:
+        sys.argv[1:] = [*sys.argv[2:], "--help"]  # charter help run: charter run --help
     try:
         app()
     except CharterError as error:

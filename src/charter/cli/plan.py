@@ -73,8 +73,16 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def _row(name: str, rows: str, entry: dict[str, Any]) -> list[str]:
     counts = [f"{entry[key]:,}" for key in ("calls", "prompt_tokens", "completion_tokens", "trained_tokens")]
-    known = [_known(entry["seconds"], ",.0f"), _known(entry["money"], ",.2f"), _known(entry["memory_gb"], ".2f")]
+    known = [_seconds(entry["seconds"]), _known(entry["money"], ",.2f"), _known(entry["memory_gb"], ".2f")]
     return [name, rows, *counts, *known]
+
+
+def _seconds(value: float | None) -> str:
+    """``3,900 (1 h 5 min)``"""
+    if value is None or value < 60:
+        return _known(value, ",.0f")
+    minutes = round(value / 60)
+    return f"{value:,.0f} ({f'{minutes // 60} h {minutes % 60} min' if minutes >= 60 else f'{minutes} min'})"
 
 
 def _known(value: float | None, form: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charter.cli.ending import explained, next_steps
 from charter.cli.interrupt import INTERRUPTED, Interrupts, interrupts, to_stderr
 from charter.cli.say import aligned, figure, say
 
@@ -27,6 +28,21 @@ NO_JUDGE = "nobody read the responses, so harm and help aren't known: set evalua
 def default_run_file() -> Path:
     """The run file of the embedded default."""
     return Path(__file__).parents[1] / "village" / "run.yaml"
+
+
+def checked(run_file: Path | None) -> Path | None:
+    """The path, unless it is a folder.
+
+    Raises:
+        ConfigError: it is; the run file in it may be meant.
+    """
+    from charter.errors import ConfigError
+
+    if run_file is not None and run_file.is_dir():
+        inside = run_file / "run.yaml"
+        hint = f"did you mean {inside}?" if inside.is_file() else "name a run file, as charter init makes one"
+        raise ConfigError(f"{run_file}: a folder, not a run file: {hint}")
+    return run_file
 
 
 def run(
@@ -51,7 +67,7 @@ def run(
     from charter.run_file import load_run
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    config = load_run(run_file or default_run_file(), overrides)
+    config = load_run(checked(run_file) or default_run_file(), overrides)
     folder = out or Path("runs") / config.name
 
     with interrupts(STOPPING) as heard:
@@ -70,7 +86,7 @@ def run(
     if as_json:
         say(json.dumps({"run": str(folder), "summary": summary, "verdict": audit["verdict"], "files": files}))
         return
-    for line in headline(summary):
+    for line in [*headline(summary), "", *explained(summary), ""]:
         say(line)
     for server in summary["servers"]:
         say(f"server:  {spent(server)}")
@@ -78,6 +94,7 @@ def run(
     say(f"summary: {files['summary']}")
     say(f"details: {files['audit']}")
     say(f"report:  {files['report']}")
+    say(next_steps(folder))
 
 
 def spent(server: dict[str, Any]) -> str:

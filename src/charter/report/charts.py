@@ -245,7 +245,8 @@ def plane(
     places = [(x(h.value or 0.0), y(v.value or 0.0)) for _, h, v, _, _ in known]
     paths = [places] if traces is None else [[(x(h), y(v)) for h, v in trace] for trace in traces]
     parts += [element("polyline", points=_path(path), class_="trace") for path in paths]
-    spots = _name_places([(name, place) for (name, _, _, _, named), place in zip(known, places, strict=True) if named])
+    named_places = [(name, place) for (name, _, _, _, named), place in zip(known, places, strict=True) if named]
+    spots = _name_places(named_places, y(0) + 15, y(1) - 5)  # between the axes, and on neither
     for (name, h, v, style, named), (at, level) in zip(known, places, strict=True):
         marks = [element("circle", cx=at, cy=level, r=6 if named else 3.5, class_="dot")]
         if named:
@@ -258,17 +259,27 @@ def plane(
     return picture(key, (WIDTH, size), title, told, parts)
 
 
-def _name_places(points: Sequence[tuple[str, tuple[float, float]]]) -> dict[str, tuple[bool, float, float]]:
-    """Whether each name ends at its place, and the place: beside its point, lower where another name would be under it."""
+def _name_places(
+    points: Sequence[tuple[str, tuple[float, float]]], highest: float, lowest: float
+) -> dict[str, tuple[bool, float, float]]:
+    """Whether each name ends at its place, and the place: beside its point, lower or higher where another name would be under it.
+
+    No line of text is above ``highest`` or below ``lowest``.
+    """
     found: dict[str, tuple[bool, float, float]] = {}
     taken: list[tuple[float, float, float]] = []
     for name, (at, level) in sorted(points, key=lambda point: point[1][1]):
         left = at > WIDTH * 0.72
         beside, width = at + (-11 if left else 11), 7.2 * len(name)
         start, end = (beside - width, beside) if left else (beside, beside + width)
-        line = level - 8
-        while any(abs(line - other) < 14 and start < far and near < end for near, far, other in taken):
-            line += 1
+        line = min(max(level - 8, highest), lowest)
+        below, above = range(1 + int(lowest - line)), range(1 + int(line - highest))
+        free = [
+            place
+            for place in (*(line + step for step in below), *(line - step for step in above))
+            if not any(abs(place - other) < 14 and start < far and near < end for near, far, other in taken)
+        ]
+        line = free[0] if free else line
         taken.append((start, end, line))
         found[name] = (left, beside, line)
     return found

@@ -57,8 +57,9 @@ class ServerRow:
 
 
 def title(artifacts: Artifacts) -> str:
-    """The run's name."""
-    return str(artifacts.summary.get("name") or artifacts.folder.name)
+    """The run's name, and its folder where that is called otherwise."""
+    name, folder = str(artifacts.summary.get("name") or ""), artifacts.folder.resolve().name
+    return f"{name} ({folder})" if name and name != folder else name or folder
 
 
 def standfirst(summary: dict[str, Any]) -> list[Piece]:

@@ -45,7 +45,7 @@ def append_in_chunks(
     with JsonlAppender(path) as appender:
         done = sum(1 for _ in read_rows(path))
         progress.start(label, len(items))
-        progress.advance(done)
+        progress.resume(done)
         starts = range(done // size * size, len(items), size)
         chunks = [items[start : start + size] for start in starts]
         made = map(make, chunks) if execute is None else execute(chunks)

@@ -41,6 +41,7 @@ def do_stage(
         progress.say(f"{name}: done before")
         return key
     _begin(stage, key)
+    progress.start(f"{name}: loading the model")
     with stage.attempt():
         try:
             summary = work(stage.path)

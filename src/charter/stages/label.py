@@ -76,7 +76,7 @@ def run(
     path, size = folder / "judgments.jsonl", config.labeler.batch_size
     progress.start(STAGE, len(pairs), "pairs")
     done = _resumed(path, pairs, size)
-    progress.advance(done)
+    progress.resume(done)
     with JsonlAppender(path) as appender:
         chunks = [pairs[start : start + size] for start in range(done, len(pairs), size)]
         made = map(partial(_judged, labeler), chunks) if execute is None else execute(chunks)

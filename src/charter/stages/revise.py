@@ -14,7 +14,7 @@ draws from its own seed: a run that was killed and resumed writes the same bytes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def run(
     def together(chunk: Sequence[Prompt]) -> list[RevisionChain]:
         assert model is not None
         examples = worked_examples() if few_shot else ()
-        return Reviser(config, constitution, model, seed, examples).revise_together(chunk)
+        return Reviser(config, constitution, model, seed, examples, progress.hint).revise_together(chunk)
 
     append_in_chunks(
         folder / "revisions.jsonl", prompts, config.sampling.batch_size, together, progress, STAGE, execute
@@ -87,13 +87,16 @@ class Reviser:
         model: LanguageModel,
         seed: int,
         examples: Conversation = (),
+        hint: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """``hint`` is told what is being written."""
         self._config, self._constitution, self._model, self._seed = config, constitution, model, seed
-        self._examples = examples
+        self._examples, self._hint = examples, hint
 
     def revise_together(self, prompts: Sequence[Prompt]) -> list[RevisionChain]:
         """One chain per prompt."""
         sampling = self._config.sampling
+        self._hint(f"{len(prompts)} together: initial responses")
         initial = self._generate(prompts, [p.messages for p in prompts], (0, "initial"), sampling.temperature)
         responses, tokens = [g.text for g in initial], [num_tokens(g) for g in initial]
         rounds: list[list[RevisionRound]] = [[] for _ in prompts]
@@ -119,11 +122,14 @@ class Reviser:
         ]
         critiques: list[str | None] = [None] * len(prompts)
         spent = [0] * len(prompts)
+        of = f"{len(prompts)} together, round {number} of {self._config.rounds}"
         if self._config.critique:
+            self._hint(f"{of}: critiques")
             asked = [critique_turns(a, p) for a, p in zip(answered, principles, strict=True)]
             written = self._generate(prompts, asked, (number, "critique"), self._config.critique_temperature)
             critiques, spent = [g.text for g in written], [num_tokens(g) for g in written]
         asked = [revision_turns(*row) for row in zip(answered, principles, critiques, strict=True)]
+        self._hint(f"{of}: revisions")
         revisions = self._generate(prompts, asked, (number, "revision"), self._config.revision_temperature)
         return [
             (RevisionRound(number, principle.id, critique, g.text, g.finish_reason == "length"), before + num_tokens(g))

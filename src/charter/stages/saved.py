@@ -131,10 +131,13 @@ def load_reward_model(folder: Path, like: Any, *, base: LocalModel | None = None
 def step_reporter(progress: Progress, label: str, num_steps: int, figure: str) -> Callable[[dict[str, Any]], None]:
     """A callback for training loops that shows their steps and one of their figures, from wherever they resume."""
     progress.start(label, num_steps, "steps")
-    done = 0
+    done: int | None = None
 
     def on_step(row: dict[str, Any]) -> None:
         nonlocal done
+        if done is None:
+            done = row["step"] - 1
+            progress.resume(done)
         progress.advance(row["step"] - done, f"{figure} {row[figure]:.3f}")
         done = row["step"]
 

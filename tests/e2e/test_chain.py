@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import charter
 from charter.audit.run import write_audit
+from charter.cli.show import show
 from charter.constitution.load import load_constitution
 from charter.errors import ConfigError, CoverageError, DataError, StoreError
 from charter.pipeline import run
@@ -271,11 +273,31 @@ def test_show_gives_every_question_with_its_answer(whole):
         assert pair.response_a in text and pair.response_b in text and question["logprobs"] is not None
     assert sum(q["num_tokens"] for q in found["questions"]) == found["num_tokens"] > 0
     stored = {p.id: p.p_a for p in read_jsonl(whole / "4-label" / "preferences.jsonl", PreferencePair)}
-    assert found["label"] == stored.get(pair.id)
+    assert found["label"] == stored.get(pair.id) == found["rebuilt"]
+    assert all(row["counts"] for row in found["principles"]), "this run has no threshold"
     total = sum(row["weight"] * row["log_odds"] for row in found["principles"])
     assert found["label"] == pytest.approx(1 / (1 + 2.718281828459045**-total))
     with pytest.raises(DataError, match="no pair 'x'"):
         provenance(whole, "x")
+
+
+def test_show_warns_of_a_label_that_was_changed_and_marks_what_counts(whole, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    pair = next(read_jsonl(out / "4-label" / "preferences.jsonl", PreferencePair))
+    show(out, pair.id, False)
+    assert "warning" not in capsys.readouterr().out
+    path = out / "4-label" / "preferences.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["p_a"] = 1 - rows[0]["p_a"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = (out / "run.yaml").read_text()
+    least = max(abs(row["log_odds"]) for row in provenance(out, pair.id)["principles"])
+    (out / "run.yaml").write_text(re.sub("min_log_odds: .*", f"min_log_odds: {least}", text))
+    assert [row["counts"] for row in provenance(out, pair.id)["principles"]].count(True) == 1
+    show(out, pair.id, False)
+    said = capsys.readouterr().out
+    assert "warning: the judgments amount to P(A is better)" in said and "don't count in the label" in said
 
 
 def test_an_edited_principle_asks_its_own_questions_and_no_others(tiny_world, whole, tmp_path):

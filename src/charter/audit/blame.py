@@ -4,7 +4,8 @@ Two kinds of evidence. A *loss* is what a link costs in agreement, noise and all
 even the lower end of its interval passes a tolerance. A *systematic fault* is a finding with a p-value corrected for all the
 tests of its link; over a run without faults all links together raise one in at most 4 % of the cases.
 
-Only a fault that turns verdicts can be the verdict; where fewer than MIN_PAIRS pairs went through the links there is none.
+Where the run's files don't fit together, that comes before any link. Only a fault that turns verdicts can be the
+verdict; where fewer than MIN_PAIRS pairs went through the links there is none.
 
 Reinforcement learning amplifies what the links above let through. A fault of the labeler or of the reward model along which
 the policy moved while gold fell is marked as amplified, and keeps its own cost. The fall itself is the last link's, unless a
@@ -27,6 +28,7 @@ from charter.audit.figures import (
     LINK_NAMES,
     LINKS,
     POLICY,
+    RECORD,
     Finding,
     two_sided_p,
 )
@@ -124,6 +126,10 @@ def verdict(
     """
     cost = {link: _cost([f for f in findings if f.link == link]) for link in LINKS}
     told = {"cost_by_link": cost, "num_pairs": num_pairs, "loses_most": None}
+    changed = [f for f in findings if f.link == RECORD]
+    if changed:  # before anything is said of links
+        main = max(changed, key=lambda f: f.cost)
+        return {"link": RECORD, "known": True, "kind": main.kind, "what": main.what, "says": main.says, **told}
     if num_pairs is not None and num_pairs < MIN_PAIRS:
         says = f"too few pairs to tell ({num_pairs}; links are set beside each other from {MIN_PAIRS} on)"
         return {"link": None, "known": False, "says": says, **told}

@@ -126,6 +126,7 @@ class Evidence:
     policies: dict[str, list[EvaluatedResponse]]
     steps: dict[str, int]
     metrics: list[dict[str, Any]]
+    judgments: tuple[Judgment, ...]
 
     def section(self, *path: str) -> Any:
         """A setting of the run file, None where it isn't there."""
@@ -157,7 +158,8 @@ def read_evidence(folder: Path) -> Evidence:
         if judgment.abstained:
             abstentions[judgment.abstained.value] = abstentions.get(judgment.abstained.value, 0) + 1
     return Evidence(
-        folder, config, constitution, gold, pairs, abstentions, len(judgments), policies, steps, rows
+        folder, config, constitution, gold, pairs, abstentions, len(judgments), policies, steps, rows,
+        tuple(judgments),
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ GOAL = "goal_to_constitution"
 LABELER = "constitution_to_labeler"
 REWARD_MODEL = "labeler_to_reward_model"
 POLICY = "reward_model_to_policy"
+RECORD = "record"
+"""No link: the files of the run, where they don't fit together."""
 LINKS = (GOAL, LABELER, REWARD_MODEL, POLICY)
 SHORT = "goal_to_labels"
 """The first two links in one, where labels come from no constitution."""
@@ -24,6 +26,7 @@ LINK_NAMES = {
     REWARD_MODEL: "labeler -> reward model",
     POLICY: "reward model -> policy",
     SHORT: "goal -> labels",
+    RECORD: "files of the run",
 }
 
 FAMILY_ALPHA = 0.04

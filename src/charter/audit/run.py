@@ -10,10 +10,11 @@ writes  8-audit/audit.json   keys:
                              failures[]: {link, pair_id, and the verdicts of all links}}
     chain                    links[]: {link, agreement, loss}, as the run has them: three without a constitution
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
-    labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions
+    labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions, rebuilt,
+                             counting {sharpness, min_log_odds, min_margin, weights, all, by_principle}
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
                              ensemble {num_members, disagreement, spread}, seen {pairs, prompts}
-    policy                   curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
+    policy                   reread, curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
                              wins {judge, policy, against: {policy: {rate, agrees_with_gold, num_abstained}}}
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
                              misread_and_broken, blind_spots
@@ -34,6 +35,7 @@ import charter
 from charter.audit.blame import charge_upstream, losses, verdict
 from charter.audit.chain import chain_of
 from charter.audit.changes import changes, same
+from charter.audit.counting import audit_counting
 from charter.audit.ensemble import audit_ensemble
 from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
@@ -43,6 +45,7 @@ from charter.audit.leak import audit_leak
 from charter.audit.links import waterfall
 from charter.audit.policy import audit_policy, best_of_n, curve_of
 from charter.audit.probes import audit_probes
+from charter.audit.recorded import check_labels, check_readings
 from charter.audit.recursive import audit_recursion
 from charter.audit.reward_model import HELD_OUT, audit_reward_model
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
@@ -72,7 +75,8 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         DataError: it is no run folder, or a file in it is broken; ConfigError: its gold can't be imported.
     """
     began = time.monotonic()
-    evidence = read_evidence(folder)
+    evidence, rebuilt, changed = check_labels(read_evidence(folder))
+    evidence, reread, changed_readings = check_readings(evidence)
     pairs = evidence.pairs
     scorer, why_no_scorer = _scorer(folder)
     rescored, record_faults = _rescore(pairs, scorer)
@@ -87,6 +91,7 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     seen, leaks = audit_leak(pairs)
     policy, policy_faults = audit_policy(evidence, curve, why_no_reward)
     recursive, probes = audit_recursion(evidence, labels["by_principle"]), audit_probes(evidence, scorer, why_no_scorer)
+    record_faults += changed + changed_readings
     findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *leaks, *policy_faults, *losses(falls)]
     findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
     chain = chain_of(evidence, falls)
@@ -103,9 +108,9 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         "waterfall": falls,
         "chain": chain,
         "goal": goal,
-        "labels": labels,
+        "labels": {**labels, "rebuilt": rebuilt, "counting": audit_counting(evidence)},
         "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs), "seen": seen},
-        "policy": {**policy, "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)},
+        "policy": {**policy, "reread": reread, "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)},
         "recursive": recursive,
         "probes": probes,
     }

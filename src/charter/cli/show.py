@@ -10,6 +10,8 @@ import typer
 
 from charter.cli.say import say
 
+SAME = 1e-6
+
 
 def show(
     run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
@@ -33,6 +35,10 @@ def show(
     label = found["label"]
     said = f"P(A is better) = {label:.4f}" if label is not None else f"none: {found['abstained']}"
     say(f"\nlabel by {found['labeler']}: {said}; {found['num_tokens']:,} tokens")
+    rebuilt = found["rebuilt"]
+    if (label is None) != (rebuilt is None) or (label is not None and abs(label - rebuilt) > SAME):
+        told = f"P(A is better) = {rebuilt:.4f}" if rebuilt is not None else "no label"
+        say(f"warning: the judgments amount to {told}: the label or they were changed (4-label/)")
     for number, question in enumerate(found["questions"], 1):
         _question(number, question)
 
@@ -44,11 +50,18 @@ def _text(title: str, text: str) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    say(f"{'principle':24}{'weight':>8}{'A shown first':>15}{'B shown first':>15}{'log-odds':>10}  labeler")
+    say(
+        f"{'principle':24}{'weight':>8}{'A shown first':>15}{'B shown first':>15}{'log-odds':>10}{'counts':>8}  labeler"
+    )
     for row in rows:
         name = row["principle"] or "in general"
         odds = f"{row['log_odds']:+.2f}" if row["log_odds"] is not None else row["abstained"] or "-"
-        say(f"{name[:23]:24}{row['weight']:>8g}{_p(row['p_ab']):>15}{_p(row['p_ba']):>15}{odds:>10}  {row['labeler']}")
+        counts = "yes" if row["counts"] else "no"
+        p_ab, p_ba = _p(row["p_ab"]), _p(row["p_ba"])
+        say(f"{name[:23]:24}{row['weight']:>8g}{p_ab:>15}{p_ba:>15}{odds:>10}{counts:>8}  {row['labeler']}")
+    least = max((row["min_log_odds"] for row in rows), default=0.0)
+    if least:
+        say(f"verdicts below {least:g} nats don't count in the label (min_log_odds)")
 
 
 def _p(p: float | None) -> str:

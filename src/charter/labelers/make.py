@@ -97,6 +97,14 @@ def make_direct(config: DirectConfig, open_model: OpenModel, constitution: Const
     )
 
 
+def min_log_odds(config: AnyLabeler, name: str) -> float:
+    """Nats that a verdict needs to count in the label, by the labeler, or the committee's member, of this name."""
+    if isinstance(config, CommitteeConfig):
+        members = {f"{number} {member.kind}": member for number, member in enumerate(config.members, 1)}
+        return min_log_odds(members[name], name) if name in members else 0.0
+    return 0.0 if isinstance(config, (HumanConfig, CheckerConfig)) else config.min_log_odds
+
+
 def _asking(
     config: ConstitutionalConfig | DebateConfig | AssistedConfig,
     open_model: OpenModel,

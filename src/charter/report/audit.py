@@ -22,6 +22,7 @@ LINK_NAMES = {
     "constitution_to_labeler": "constitution → labeler",
     "labeler_to_reward_model": "labeler → reward model",
     "reward_model_to_policy": "reward model → policy",
+    "record": "files of the run",
 }
 NUM_FINDINGS = 8
 NUM_GREW = 10
@@ -92,6 +93,8 @@ def audit_part(artifacts: Artifacts) -> Audit | None:
 def _verdict(told: dict[str, Any]) -> str:
     verdict = part(told, "verdict")
     link, says = verdict.get("link"), str(verdict.get("says") or "not known").replace(" -> ", " → ")
+    if link == "record":
+        return f"The files of this run don’t fit together: {says}."
     if not link:
         return f"{says[:1].upper()}{says[1:]}."
     name = LINK_NAMES.get(str(link), str(link))

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from charter.report import examples, sections, settings, words
 from charter.report.artifacts import Artifacts, read_run
 from charter.report.audit import MISSING, audit_part
+from charter.report.counting import counting
 from charter.report.explorer import Label, explorer, read_labels
 from charter.report.figures import policy_class, policy_name
 from charter.report.memory import memory_rows
@@ -181,6 +182,7 @@ def _words(artifacts: Artifacts) -> dict[str, Any]:
         "command": words.command(artifacts),
         "revision_words": settings.revision_words(artifacts),
         "labeler_words": settings.labeler_words(artifacts),
+        "counting": counting(artifacts),
         "reward_words": settings.reward_words(artifacts),
         "rl_heading": settings.policy_heading(artifacts),
         "rl_words": settings.policy_words(artifacts),

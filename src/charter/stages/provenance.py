@@ -5,15 +5,15 @@ reads   run.yaml, constitution.yaml, 3-sample/pairs.jsonl, 4-label/{judgments,pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from charter.config import ModelConfig
+from charter.config import AnyLabeler, ModelConfig
 from charter.constitution.load import load_constitution
 from charter.errors import DataError, StoreError
 from charter.labelers.combine import averaged_log_odds, by_question
-from charter.labelers.make import make_labeler
+from charter.labelers.make import make_labeler, min_log_odds
 from charter.labelers.replay import ReplayedModel
 from charter.models.endpoint import endpoint_fingerprint, is_endpoint
 from charter.models.load import fingerprint, model_folder, public_model_name
@@ -26,7 +26,8 @@ from charter.store.ledger import Ledger
 def provenance(run: Path, pair_id: str) -> dict[str, Any]:
     """Pair, judgments, label and every question as it was asked, as JSON.
 
-    Keys: pair, label (p_a or null), abstained, labeler, principles[] {labeler, principle, weight, log_odds, p_ab, p_ba},
+    Keys: pair, label (p_a or null), rebuilt (what the judgments amount to), abstained, labeler,
+    principles[] {labeler, principle, weight, log_odds, min_log_odds, counts, p_ab, p_ba},
     judgments[], questions[] (model, conversation, and prefill, options, logprobs, or reply), num_tokens.
 
     Raises:
@@ -50,13 +51,17 @@ def provenance(run: Path, pair_id: str) -> dict[str, Any]:
         labeler = make_labeler(config.label.labeler, replayed, constitution, config.seed)
         labeler.label([pair])
     outcome = labeler.combine(judgments)
+    if isinstance(outcome, float) and abs(outcome - 0.5) < config.label.min_margin:
+        outcome = Abstention.UNDECIDED
+    rebuilt = outcome if isinstance(outcome, float) else None
     weights = {principle.id: principle.weight for principle in constitution.principles}
     return {
         "pair": pair.to_json(),
         "label": stored.p_a if stored else None,
-        "abstained": None if stored else outcome.value if isinstance(outcome, Abstention) else "undecided",
+        "rebuilt": rebuilt,
+        "abstained": None if stored else outcome.value if isinstance(outcome, Abstention) else "no label is on disk",
         "labeler": labeler.name,
-        "principles": list(_principles(judgments, weights)),
+        "principles": list(_principles(judgments, getattr(labeler, "weights", None) or weights, config.label.labeler)),
         "judgments": [judgment.to_json() for judgment in judgments],
         "questions": heard,
         "num_tokens": sum(judgment.num_prompt_tokens + judgment.num_completion_tokens for judgment in judgments),
@@ -83,14 +88,19 @@ def _records(path: Path, record: Any) -> Iterator[Any]:
         yield from read_jsonl(path, record)
 
 
-def _principles(judgments: list[Judgment], weights: dict[str, float]) -> Iterator[dict[str, Any]]:
+def _principles(
+    judgments: list[Judgment], weights: Mapping[Any, float], config: AnyLabeler
+) -> Iterator[dict[str, Any]]:
     for (labeler, principle_id), own in by_question(judgments).items():
+        odds, least = averaged_log_odds(own), min_log_odds(config, labeler)
         said = {judgment.order: judgment.p_a for judgment in own}
         yield {
             "labeler": labeler,
             "principle": principle_id,
             "weight": weights.get(principle_id, 1.0) if principle_id else 1.0,
-            "log_odds": averaged_log_odds(own),
+            "log_odds": odds,
+            "min_log_odds": least,
+            "counts": odds is not None and abs(odds) >= least,
             "p_ab": said.get("ab"),
             "p_ba": said.get("ba"),
             "abstained": next((judgment.abstained.value for judgment in own if judgment.abstained), None),

@@ -9,6 +9,7 @@ from charter.report.charts import Row, Series, _name_places, bars, dot_interval,
 from charter.report.diff import diff
 from charter.report.explorer import Label
 from charter.report.figures import Figure, figure, number, policy_name, policy_order
+from charter.report.page import whole_percent
 from charter.report.svg import domain, ticks
 from charter.report.visible import clipped, visible
 
@@ -152,3 +153,8 @@ def test_names_of_points_close_together_are_not_over_each_other():
     assert len(places) == 5 and all(b - a >= 14 for a, b in zip(levels, levels[1:], strict=False))
     apart = _name_places([("left", (60.0, 40.0)), ("right", (200.0, 40.0))])
     assert apart["left"][2] == apart["right"][2]  # names that don't meet stay beside their points
+
+
+def test_a_label_is_rounded_as_the_script_rounds_it():
+    # 0.88485 is 885 thousandths, which the script shows as 89 %; rounded at once it would be 88 %
+    assert [whole_percent(p) for p in (0.88485, 0.8844, 0.5, 0.505, 1.0)] == [89, 88, 50, 51, 100]

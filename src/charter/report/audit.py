@@ -359,7 +359,7 @@ def _notes(told: dict[str, Any]) -> list[str]:
     if seen.value:
         lines.append(
             f"{seen.text} of the held-out pairs (n {seen.n:,}) have a prompt that, word for word, was also trained on with other "
-            f"responses: what is said of the reward model there is a little too kind.{_apart(told)}"
+            f"responses: what is said of the reward model there may be too kind.{_apart(told)}"
         )
     gold = part(told, "gold")
     if gold:

@@ -50,6 +50,24 @@ def chart(key: str, title: str, rows: list[tuple[float, dict[str, Any]]], x_name
     return line_with_band(key, title, series, x_name, "number")
 
 
+def draw(by_size: list[dict[str, Any]], by_group: list[dict[str, Any]]) -> None:
+    """Both charts side by side."""
+    charts = [
+        chart("size", "Seconds of a step by model size", [(float(r["size"][:-1]), r) for r in by_size], "million parameters"),
+        chart("group", "Seconds of a step by group size", [(float(r["group"]), r) for r in by_group], "responses to a prompt"),
+    ]  # fmt: skip
+    placed = [
+        str(one).replace("<svg", f'<svg x="{10 + 330 * i}" y="24" width="300" height="190"', 1)
+        for i, one in enumerate(charts)
+    ]
+    titles = [
+        f'<text x="{54 + 330 * i}" y="16" class="note">seconds of a GRPO step by {what}</text>'
+        for i, what in enumerate(("model size", "group size"))
+    ]
+    body = "".join([f"<style>{STYLE}</style>", *titles, *map(str, placed)])
+    OUT.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 670 225">{body}</svg>\n')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
@@ -64,20 +82,7 @@ def main() -> None:
     by_size = [step_seconds(size, training.GROUP, args) for size in SIZES]
     by_group = [step_seconds("3M", group, args) for group in GROUPS if group != training.GROUP]
     by_group = sorted([*by_group, by_size[1]], key=lambda row: row["group"])
-    charts = [
-        chart("size", "Seconds of a step by model size", [(float(r["size"][:-1]), r) for r in by_size], "million parameters"),
-        chart("group", "Seconds of a step by group size", [(float(r["group"]), r) for r in by_group], "responses to a prompt"),
-    ]  # fmt: skip
-    placed = [
-        one.replace("<svg", f'<svg x="{10 + 330 * i}" y="24" width="300" height="190"', 1)
-        for i, one in enumerate(charts)
-    ]
-    titles = [
-        f'<text x="{54 + 330 * i}" y="16" class="note">seconds of a GRPO step by {what}</text>'
-        for i, what in enumerate(("model size", "group size"))
-    ]
-    body = "".join([f"<style>{STYLE}</style>", *titles, *map(str, placed)])
-    OUT.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 670 225">{body}</svg>\n')
+    draw(by_size, by_group)
     print(json.dumps({"by_size": by_size, "by_group": by_group, "threads": args.threads}))
 
 

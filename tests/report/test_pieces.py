@@ -10,6 +10,7 @@ from charter.report.charts import Row, Series, _name_places, bars, dot_interval,
 from charter.report.diff import diff
 from charter.report.explorer import Label
 from charter.report.figures import Figure, figure, number, policy_name, policy_order
+from charter.report.page import whole_percent
 from charter.report.svg import domain, ticks
 from charter.report.visible import clipped, visible
 
@@ -161,3 +162,8 @@ def test_names_in_the_plane_lie_between_the_axes_and_not_on_each_other(level):
     lines = sorted(line for _, _, line in _name_places(points, 35, 245).values())
     assert all(35 <= line <= 245 for line in lines)
     assert all(after - before >= 14 for before, after in itertools.pairwise(lines))
+
+
+def test_a_label_is_rounded_as_the_script_rounds_it():
+    # 0.88485 is 885 thousandths, which the script shows as 89 %; rounded at once it would be 88 %
+    assert [whole_percent(p) for p in (0.88485, 0.8844, 0.5, 0.505, 1.0)] == [89, 88, 50, 51, 100]

@@ -56,7 +56,7 @@ def losses(waterfall: dict[str, Any]) -> list[Finding]:
         error = max(1e-9, (loss["high"] - loss["low"]) / (2 * Z_95))
         p = two_sided_p((loss["value"] - tolerance) / error) / 2  # one side: it loses more
         if p <= LINK_ALPHA:
-            says = f"{LINK_NAMES[row['link']]} loses {loss['value']:.0%} agreement with the goal"
+            says = f"{LINK_NAMES[row['link']]} loses {100 * loss['value']:.0f} points of agreement with the goal"
             found.append(Finding(row["link"], "unreliable", row["to"], size, "share of pairs", p, loss["value"], says))
     return found
 

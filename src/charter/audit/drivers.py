@@ -2,7 +2,8 @@
 
 Outcome and candidate are freed of the controls, and a candidate's score is summed by prompt; without a fault the sign of a
 prompt's sum is a coin flip, so the largest |t| over all candidates under random flips gives p-values that are corrected
-for how many candidates were tried (Westfall and Young 1993, max-t). The best one joins the controls, and so on.
+for how many candidates were tried (Westfall and Young 1993, max-t). The best one joins the controls, and so on. One
+whose interval holds zero once all are in is dropped again.
 
 Axes: P pairs, C controls, F candidates, G clusters (prompts), R random flips.
 """
@@ -15,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from charter.audit.features import Features
-from charter.audit.figures import LINK_ALPHA
+from charter.audit.figures import LINK_ALPHA, NUM_FLIPS
 from charter.records import Estimate
 from charter.regression import Array, Fit, Index, least_squares, sum_by_cluster
 
-NUM_FLIPS = 4000
 MAX_DRIVERS = 6
 MIN_OWN_SHARE = 0.02
 """A candidate of whose variance the controls leave less than this is what they already say."""
@@ -64,7 +64,21 @@ def find_drivers(question: Question, *, alpha: float = LINK_ALPHA, seed: int = 0
             break
         chosen.append(best)
         p_values.append(p)
-    return _measured(question, chosen, p_values)
+    found = _measured(question, chosen, p_values)
+    while found and (unsure := [i for i, driver in enumerate(found) if _spans_zero(driver.coefficient)]):
+        # those chosen later took its part over: what is left of it isn't sure, so it isn't named
+        weakest = min(unsure, key=lambda i: _strength(found[i].coefficient))
+        del chosen[weakest], p_values[weakest]
+        found = _measured(question, chosen, p_values)
+    return found
+
+
+def _spans_zero(size: Estimate) -> bool:
+    return size.low is not None and size.high is not None and size.low <= 0 <= size.high
+
+
+def _strength(size: Estimate) -> float:
+    return abs(size.value or 0.0) / max(1e-12, (size.high or 0.0) - (size.low or 0.0))
 
 
 def _strongest(question: Question, chosen: list[int], seed: int) -> tuple[int | None, float]:

@@ -29,6 +29,8 @@ LINK_NAMES = {
     RECORD: "files of the run",
 }
 
+NUM_FLIPS = 4000
+"""Random flips behind a p-value of a search: none can be below 1 / 4001."""
 FAMILY_ALPHA = 0.04
 """Chance that a run without any fault gets a finding at all; each link may spend a quarter of it."""
 LINK_ALPHA = FAMILY_ALPHA / len(LINKS)

@@ -145,7 +145,7 @@ def _missing_fault(driver: Driver, gain: Estimate) -> Finding:
     verb = "likes" if value > 0 else "dislikes"
     says = (
         f"the goal {verb} {what}, which no principle names: {value:+.3f} of gold per unit; "
-        f"naming it wins {gain.value:.1%} agreement"
+        f"naming it wins {100 * (gain.value or 0.0):.1f} points of agreement"
     )
     return Finding(
         GOAL, "missing", what, driver.coefficient, f"gold per unit of {driver.name}", driver.p, gain.value or 0.0, says

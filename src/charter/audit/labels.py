@@ -178,7 +178,7 @@ def _position_fault(gap: Estimate, left: float) -> list[Finding]:
     points = abs(gap.value) * 100
     says = f"the labeler favours the response shown {place}, by {points:.0f} points between the two orders; {effect}"
     cost = left * abs(gap.value)
-    return [Finding(LABELER, "position_bias", "position", gap, "points of probability / 100", p, cost, says)]
+    return [Finding(LABELER, "position_bias", "position", gap, "difference in probability", p, cost, says)]
 
 
 def _z(estimate: Estimate, null: float = 0.0) -> float | None:
@@ -233,7 +233,7 @@ def _misread(found: dict[str, Any], deficits: dict[str, Estimate], hits_PK: Arra
         decided = float((~np.isnan(hits_PK[:, k])).mean())
         says = (
             f"principle {id} is read right on {accuracy.value:.0%} of the pairs that it tells apart, "
-            f"{deficit.value:.0%} below the others"
+            f"{100 * (deficit.value or 0.0):.0f} points below the others"
         )
         cost = (deficit.value or 0.0) * decided
         faults.append(Finding(LABELER, "misread", id, accuracy, "share read right", p, cost, says))

@@ -77,7 +77,19 @@ def waterfall(pairs: Pairs, policy_P: Array, why_no_policy: str) -> dict[str, An
         rows.append({"link": link, "from": before, "to": name, **row})
         before = name if name in present else before
     found = failures(pairs, said, present, common_P)
-    return {"num_pairs": int(common_P.sum()), "ties": TIES, "links": rows, "failures": found}
+    unlabelled = _unlabelled(pairs, decided_P)
+    return {"num_pairs": int(common_P.sum()), "ties": TIES, "links": rows, "failures": found, "unlabelled": unlabelled}
+
+
+def _unlabelled(pairs: Pairs, decided_P: np.ndarray) -> dict[str, Any]:
+    """Pairs without a label, which no link after it ever sees, and the labels' agreement when they get half a point each."""
+    none_P = decided_P & np.isnan(pairs.label_P)
+    every_P = np.where(none_P, 0.0, pairs.label_P)
+    return {
+        "num": int(none_P.sum()),
+        "agreement_labelled": figure(agreement(pairs.label_P, pairs.gold_P, pairs), SOURCES["labeler"]),
+        "agreement_all": figure(agreement(every_P, pairs.gold_P, pairs), SOURCES["labeler"]),
+    }
 
 
 def failures(pairs: Pairs, said: dict[str, Array], present: list[str], common_P: np.ndarray) -> list[dict[str, Any]]:

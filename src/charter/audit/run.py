@@ -7,13 +7,14 @@ writes  8-audit/audit.json   keys:
     findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
                              agreement_with_previous, agreement_on_all_pairs},
+                             unlabelled {num, agreement_labelled, agreement_all},
                              failures[]: {link, pair_id, and the verdicts of all links}}
     chain                    links[]: {link, agreement, loss}, as the run has them: three without a constitution
     goal                     agreement, agreement_any_weights, coverage, drivers[], without_principle, people
     labels                   position, by_principle, regression {outcome, terms[], drivers[]}, abstentions, rebuilt,
                              counting {sharpness, min_log_odds, min_margin, weights, all, by_principle}
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
-                             ensemble {num_members, disagreement, spread}, seen {pairs, prompts}
+                             ensemble {num_members, disagreement, spread}, seen {pairs, prompts, agreement_seen, agreement_new}
     policy                   reread, curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
                              wins {judge, policy, against: {policy: {rate, agrees_with_gold, num_abstained}}}
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,

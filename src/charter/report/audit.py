@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from charter.audit.figures import NUM_FLIPS
 from charter.report.artifacts import Artifacts
 from charter.report.audit_tables import audit_tables, why_no_tables
 from charter.report.charts import Fall, Row, Series, dot_interval, line_with_band, waterfall
@@ -25,6 +26,7 @@ LINK_NAMES = {
     "record": "files of the run",
 }
 NUM_FINDINGS = 8
+FEWEST = 1.0001 / (NUM_FLIPS + 1)
 NUM_GREW = 10
 
 
@@ -140,9 +142,23 @@ def _waterfall(told: dict[str, Any]) -> list[Chart]:
     title = "Agreement with the goal, link by link"
     caption = (
         f"The same {int(finite(part(told, 'waterfall').get('num_pairs')) or 0):,} held-out pairs all the way; the gap is what a "
-        "link lost, in points, with its 95 % interval. A link that doesn’t decide gets half a point."
+        f"link lost, in points, with its 95 % interval. A link that doesn’t decide gets half a point.{_unlabelled(told)}"
     )
     return [Chart(title, waterfall("a-fall", title, falls), caption)]
+
+
+def _unlabelled(told: dict[str, Any]) -> str:
+    """What the pairs of the waterfall leave out: those that never got a label."""
+    found = part(told, "waterfall", "unlabelled")
+    labelled, every = (figure(found.get(key), "accuracy") for key in ("agreement_labelled", "agreement_all"))
+    if labelled.value is None or every.value is None:
+        return ""
+    num = int(finite(found.get("num")) or 0)
+    return (
+        f" Only pairs that got a label are among them. Of all {every.n:,} pairs that the goal tells apart {num:,} got none: labels "
+        f"agree with it on {labelled.text} of the labelled ones, on {every.text} ({every.interval}) of all, with half a point for "
+        "each pair without a label."
+    )
 
 
 def points(obj: Any, *otherwise: str) -> Figure:
@@ -237,9 +253,19 @@ def _finding(row: dict[str, Any]) -> Finding:
         LINK_NAMES.get(str(row.get("link")), str(row.get("link"))),
         str(row.get("says")).replace(" -> ", " → "),
         number(cost, "rate"),
-        f"{told} {row.get('unit') or ''}".strip(),
+        f"{told} {row.get('unit') or ''}".strip() + _chance(row),
         bool(row.get("amplified_by_policy")),
     )
+
+
+def _chance(row: dict[str, Any]) -> str:
+    """The p-value in words; one from random flips can't be below one over their number. A count has none."""
+    p = finite(row.get("p"))
+    if not p:
+        return ""
+    if row.get("kind") in ("follows", "missing") and p <= FEWEST:
+        return f", p ≤ 1/{NUM_FLIPS + 1}"
+    return ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
 
 
 def _failures(artifacts: Artifacts, told: dict[str, Any]) -> list[Failure]:
@@ -289,6 +315,18 @@ def _failed_pair(pair: dict[str, Any], row: dict[str, Any]) -> Failure:
     )  # fmt: skip
 
 
+def _apart(told: dict[str, Any]) -> str:
+    """Agreement on held-out pairs whose prompt was trained on, and on the others."""
+    seen = part(told, "reward_model", "seen")
+    shared, new = (figure(seen.get(key), "accuracy") for key in ("agreement_seen", "agreement_new"))
+    if shared.value is None:
+        return ""
+    beside = (
+        "none has a new prompt" if new.value is None else f"{new.text} ({new.interval}; n {new.n:,}) on new prompts"
+    )
+    return f" It agrees with the label on {shared.text} ({shared.interval}; n {shared.n:,}) of those pairs, {beside}."
+
+
 def _notes(told: dict[str, Any]) -> list[str]:
     policy, no_chain = part(told, "policy"), part(told, "chain").get("reason")
     stop = figure(policy.get("stop_at_kl"), "gold")
@@ -323,7 +361,7 @@ def _notes(told: dict[str, Any]) -> list[str]:
     if seen.value:
         lines.append(
             f"{seen.text} of the held-out pairs (n {seen.n:,}) have a prompt that, word for word, was also trained on with other "
-            "responses: what is said of the reward model there is a little too kind."
+            f"responses: what is said of the reward model there may be too kind.{_apart(told)}"
         )
     gold = part(told, "gold")
     if gold:

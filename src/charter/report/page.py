@@ -149,7 +149,12 @@ def _shown(value: Any) -> Any:
 
 def _verdict(label: Label) -> str:
     p = 0.5 if label.p_a is None else label.p_a
-    return f"{'tie' if p == 0.5 else 'A' if p > 0.5 else 'B'} {round(max(p, 1 - p) * 100)} %"
+    return f"{'tie' if p == 0.5 else 'A' if p > 0.5 else 'B'} {whole_percent(max(p, 1 - p))} %"
+
+
+def whole_percent(p: float) -> int:
+    """As the explorer's script rounds: it has probabilities in thousandths, and halves go up."""
+    return (round(p * 1000) + 5) // 10
 
 
 def _figures(summary: dict[str, Any]) -> dict[str, Any]:

@@ -137,8 +137,8 @@ def reward_words(artifacts: Artifacts) -> str:
     soft = "" if _trl(artifacts) else ", soft where they are soft"
     judged = "It is" if number == 1 else "The first is"
     return (
-        f"{who} {what}{soft}. {judged} judged on pairs that were held out by prompt, and beside three baselines that know nothing "
-        "of meaning."
+        f"{who} {what}{soft}. {judged} judged on pairs that were held out by prompt id (a text that stands under two ids can be on "
+        "both sides: the audit below counts them), and beside three baselines that know nothing of meaning."
     )
 
 

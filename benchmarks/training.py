@@ -50,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--only", default="sft,reward,grpo,ppo")
     parser.add_argument("--trl-ppo", default="", metavar="DIR", help="where pip --target put TRL 1.12, which has PPO")
+    parser.add_argument("--rates-only", action="store_true", help="leave out the runs that measure memory")
     parser.add_argument(
         "--alone", choices=["both", "charter", "trl"], help=argparse.SUPPRESS
     )  # in a process of its own

@@ -13,6 +13,7 @@ from charter.cli.interrupt import interrupts
 SCRIPT = """
 import signal, sys, time
 from charter.cli.interrupt import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 with interrupts("stopping"):
     try:
         {before}
@@ -49,6 +50,7 @@ def test_the_first_raises_as_ever():
 
 
 def test_nothing_is_left_behind():
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before)
     with interrupts("x") as heard:
@@ -59,8 +61,10 @@ def test_nothing_is_left_behind():
             time.sleep(5)
         except KeyboardInterrupt:
             pass
-        while not told:
+        until = time.monotonic() + 60
+        while not told and time.monotonic() < until:
             time.sleep(0.01)
+    signal.signal(signal.SIGINT, handler)
     assert told == ["x"]
     assert signal.set_wakeup_fd(before) == before
 
@@ -69,7 +73,8 @@ def test_a_run_says_where_it_stopped_and_goes_on(tiny_world, tmp_path):
     folder = tmp_path / "my run"
     command = [sys.executable, "-m", "charter", "run", str(tiny_world / "run.yaml"), "--out", str(folder)]
     lines = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    begins = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **begins) as process:
         for line in process.stderr:
             lines.append(line)
             if line.startswith("revise"):

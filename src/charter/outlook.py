@@ -93,7 +93,7 @@ def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Led
     unknown = _unknown(config, inputs) if left else []
     warned = [f"warning: {line}" for line in [*warnings(config, inputs), *unset, *unknown]]
     silent = [f"warning: {line}" for server in servers if (line := unreachable(server))]
-    return [*warned, *told, *outlook(config, inputs, folder, ledger, states), *silent]
+    return [*told, *warned, *outlook(config, inputs, folder, ledger, states), *silent]
 
 
 def _unknown(config: RunConfig, inputs: Inputs) -> list[str]:

@@ -236,7 +236,7 @@ def test_what_is_saved_reads_the_same_in_transformers_and_in_peft(tmp_path):
         with by_peft.disable_adapter():
             torch.testing.assert_close(logits_of(by_peft), logits_of(base))
         assert {path.name for path in (folder / "adapter").iterdir()} == {
-            "adapter_config.json", "adapter_model.safetensors", "base.json",
+            "README.md", "adapter_config.json", "adapter_model.safetensors", "base.json",
         }  # fmt: skip
 
 

@@ -101,6 +101,7 @@ def test_what_one_group_rejects_is_left_out(tmp_path):
         ("x.json", json.dumps({"articles": [{"number": 1}]}), "form of its neighbours"),
         ("x.md", "a\0b", "NUL"),
         ("x.md", "a " * (1 << 20), "1 MiB"),
+        ("x.txt", "{}", "no principle"),
         ("x.md", "\n\n".join(f"Rule number {n}." for n in range(2001)), "more than 2000"),
     ],
 )

@@ -63,6 +63,8 @@ def import_constitution(
         found.prompts += read.prompts
         found.notes += read.notes
     principles = tuple(found.principles)
+    if not principles:
+        raise ConstitutionError(f"{paths[0]}: no principle is in it: name a file that holds some")
     for field in ("id", "text"):
         values = [getattr(principle, field) for principle in principles]
         twice = next((value for value in values if values.count(value) > 1), None)

@@ -6,13 +6,13 @@ reads   run.yaml, .holder.json, summary.json, and of each stage attempts.jsonl, 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from charter.errors import ConfigError, StoreError
+from charter.store.folder import is_alive
 from charter.store.stale import ASIDE
 from charter.yaml_io import load_yaml
 
@@ -178,13 +178,7 @@ def _alive(run: Path) -> bool | None:
         return False
     if host != socket.gethostname():
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
+    return is_alive(pid)
 
 
 def _summary_is_newest(run: Path) -> bool:

@@ -22,19 +22,6 @@ from charter.store.whole import close
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def _charter(capfd, monkeypatch, *arguments: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["charter", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    shown = capfd.readouterr()
-    return int(stop.value.code or 0), shown.out, shown.err
-
-
-@pytest.fixture
-def charter(capfd, monkeypatch):
-    return lambda *arguments: _charter(capfd, monkeypatch, *arguments)
-
-
 def test_init_gives_a_run_that_loads(charter, tmp_path):
     code, out, _ = charter("init", tmp_path / "my run")
     assert code == 0 and "charter run" in out

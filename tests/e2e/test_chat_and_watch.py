@@ -12,24 +12,10 @@ import time
 import pytest
 
 from charter.chat import Talk, chosen, examples_of, models_of
-from charter.cli import main as cli
 from charter.errors import ConfigError, StoreError
 from charter.models.protocol import Generation
 from charter.store.folder import RunFolder
 from charter.watch import look
-
-
-@pytest.fixture
-def charter(capfd, monkeypatch):
-    def call(*arguments, typed=""):
-        monkeypatch.setattr(sys, "argv", ["charter", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        shown = capfd.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def test_the_models_of_a_run(whole):

@@ -2,23 +2,8 @@
 
 import json
 import shutil
-import sys
 
 import pytest
-
-from charter.cli import main as cli
-
-
-@pytest.fixture
-def charter(capfd, monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["charter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        shown = capfd.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def test_run_verify_report(charter, tiny_world, whole, tmp_path):

@@ -2,29 +2,15 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
 from charter.audit.run import write_audit
-from charter.cli import main as cli
 from charter.report.page import write_report
 from charter.source import source_hash
 from charter.store.ledger import Ledger
 from charter.store.whole import close, rewriting
 from charter.verification import verify_run
-
-
-@pytest.fixture
-def charter(capfd, monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["charter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        shown = capfd.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,9 @@ def encoder_at_hand(source: str) -> ChatEncoder | None:
                 model_folder(source) if here else source, trust_remote_code=False, local_files_only=True
             )
         )
-    except Exception:  # what is wrong with it, whoever loads the model says
+    except (
+        Exception
+    ):  # a damaged folder makes Transformers raise nearly anything; whoever loads the model says what it is
         return None
 
 

@@ -50,14 +50,17 @@ def counted_plan(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
 
     encoder = encoder_at_hand(config.model.source)
     if encoder is None:
-        meter = Meter(StandIn(config.model.source))
-        probe = Probe(config, inputs, meter, _StandIns(None, 4.0), meter.model, COUNTED_ROWS, False, False)  # type: ignore[arg-type]
+        stand_in = StandIn(config.model.source)
+        probe = Probe(
+            config, inputs, Meter(stand_in), _StandIns(None, 4.0), stand_in, COUNTED_ROWS, few_shot=False,
+            labels_mean_something=False,
+        )  # fmt: skip
         return _told(config, probe.work(), None, [UPPER.format(but=BY_CHARACTERS)], COUNTED_ROWS)
     ruler = TokenRuler(encoder)
     settings = (None, ruler.filler_per_token)
     meter = Meter(StandIn(config.model.source, *settings, measure=ruler.prompt))
     others, few_shot = _StandIns(*settings, ruler.prompt), not encoder.has_template
-    probe = Probe(config, inputs, meter, others, ruler, COUNTED_ROWS, few_shot, False)
+    probe = Probe(config, inputs, meter, others, ruler, COUNTED_ROWS, few_shot, labels_mean_something=False)
     return _told(config, probe.work(), None, [UPPER.format(but=BY_TOKENIZER)], COUNTED_ROWS) | {"upper_bound": True}
 
 

@@ -104,13 +104,14 @@ def _describe(holder: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             time.sleep(_HOLDER_SECONDS)
             continue
-        if host != socket.gethostname() or _is_alive(pid):
+        if host != socket.gethostname() or is_alive(pid):
             return f"process {pid} on {host}"
         time.sleep(_HOLDER_SECONDS)
     return "another process"
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Is there such a process on this machine?"""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

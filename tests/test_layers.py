@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "summary": TOOLS,
     "verification": TOOLS | {"constitution"},
     "tracking": {"errors", "records", "store"},
-    "pipeline": STAGES | {"tracking", "memory", "outlook"},
+    "pipeline": STAGES | {"tracking", "memory", "beginning"},
+    "beginning": STAGES | {"outlook"},
     "outlook": STAGES | {"pipeline", "plan", "watch"},
     "worker": STAGES | {"pipeline"},
     "plan": STAGES | {"memory"},  # it runs the stages' own functions on a few rows

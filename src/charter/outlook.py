@@ -1,8 +1,7 @@
 """What a run will do and cost, said before it begins: stages that are left, questions, tokens, money, caps, memory.
 
 Counted by the plan without loading a model, so that all of it is an upper bound (money and tokens only where the run's
-tokenizer is at hand) and time isn't known. Of a stage that was
-begun, the rows that stand in its file are taken off.
+tokenizer is at hand) and time isn't known. Of a stage that was begun, the rows that stand in its file are taken off.
 """
 
 from __future__ import annotations
@@ -11,25 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from charter.config import ModelConfig, RunConfig, labeler_models
-from charter.errors import CharterError, ConfigError
+from charter.config import RunConfig
 from charter.models.endpoint import endpoint_fingerprint
-from charter.models.reach import check_key, unreachable
-from charter.models.vocabulary import named, unknown_in, unknown_words
 from charter.pipeline import Pipeline
 from charter.plan.make import TOTALS, counted_plan
 from charter.progress import QuietProgress
-from charter.stages.beforehand import servers_of, warnings
-from charter.stages.inputs import INPUTS_FILE, Inputs, refuse_other_constitution, remember
-from charter.stages.keyed import KEY_FILE, State, stage_key, state_of
+from charter.stages.inputs import Inputs
+from charter.stages.keyed import State, stage_key, state_of
 from charter.store.disk import store_errors
 from charter.store.folder import RunFolder
-from charter.store.jsonl import read_json
 from charter.store.ledger import Ledger
-from charter.store.stale import restore, set_aside, what_changed
-from charter.store.whole import reopen
 from charter.watch import steps_done
-from charter.yaml_io import load_yaml
 
 ROWS = {
     "1-revise": "revisions.jsonl",
@@ -40,7 +31,12 @@ ROWS = {
 KNOWN_AFTER = "time isn't known before it is measured: charter plan does"
 
 
-class Outlook(Pipeline):
+def states_of_stages(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> dict[str, State]:
+    """How far each stage of the run is, in order."""
+    return _Looking(config, inputs, folder, ledger).states()
+
+
+class _Looking(Pipeline):
     """Goes through the stages and does none."""
 
     def __init__(self, config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> None:
@@ -54,93 +50,15 @@ class Outlook(Pipeline):
         self._states[name] = state_of(self._folder.path / name, self._keys[name])
 
     def states(self) -> dict[str, State]:
-        """How far each stage is, in order."""
         self._all_stages()
         return self._states
-
-
-def servers_left(config: RunConfig, states: dict[str, State]) -> list[ModelConfig]:
-    """The servers that stages which aren't done yet will ask, each once."""
-    found = [model for name, state in states.items() if state != "done" for model in servers_of(config, name)]
-    return list({model.source: model for model in found}.values())
-
-
-def begin_with(config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger) -> list[str]:
-    """Open the folder for this run, and say what can't go as asked, what will be done, and which servers don't answer.
-
-    Results of a run before that aren't this one's are set aside at once, so that nobody takes them for current.
-
-    Raises:
-        StoreError: the folder was made with another constitution, or can't be written.
-        ConfigError: there is no key for a server that will be asked.
-    """
-    refuse_other_constitution(folder.path, inputs.constitution)
-    before, hashes_before = _settings_before(folder.path), _hashes_before(folder.path)
-    reopen(folder.path)
-    restored = restore(folder.path)
-    states = Outlook(config, inputs, folder, ledger).states()
-    servers = servers_left(config, states)
-    unset = [line for server in servers if (line := check_key(server))]
-    left = [name for name, state in states.items() if state != "done"]
-    stale = [name for name in left if states[name] == "to do" and (folder.path / name / KEY_FILE).is_file()]
-    if left:
-        set_aside(folder.path, left)
-    remember(config, inputs, folder.path)
-    changed = what_changed(before, config.model_dump(mode="json")) or _files_changed(hashes_before, inputs.hashes)
-    anew = [name for name in stale if changed or name not in restored]
-    why = changed or "what is read has changed"
-    told = [f"{why}: {', '.join(anew)} {'is' if len(anew) == 1 else 'are'} done anew"] if anew else []
-    unknown = _unknown(config, inputs) if left else []
-    warned = [f"warning: {line}" for line in [*warnings(config, inputs), *unset, *unknown]]
-    silent = [f"warning: {line}" for server in servers if (line := unreachable(server))]
-    return [*told, *warned, *outlook(config, inputs, folder, ledger, states), *silent]
-
-
-def _unknown(config: RunConfig, inputs: Inputs) -> list[str]:
-    """Words that the models can't read: what they say about a principle with such words is nonsense."""
-    source, constitution = config.model.source, inputs.constitution
-    labelers = {model.source for model in labeler_models(config.label.labeler)} if "rl" in config.phases else set()
-    prompts = (turn.content for prompt in (*inputs.prompts, *inputs.held_out) for turn in prompt.messages)
-    found = {
-        "the model doesn't know these words of the principles": unknown_in(source, constitution),
-        "the labeler doesn't know these words of the principles": list(
-            dict.fromkeys(
-                word for labeler in sorted(labelers) for word in unknown_in(labeler, constitution, judges=True)
-            )
-        ),
-        "the model doesn't know these words of the prompts": unknown_words(source, prompts),
-    }
-    return [f"{says}, and reads each as the same unknown one: {named(words)}" for says, words in found.items() if words]
-
-
-def _settings_before(run: Path) -> dict[str, Any]:
-    """The run file of the folder's last run; empty where there is none that can be read."""
-    try:
-        found = load_yaml(run / "run.yaml", ConfigError).data
-    except CharterError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _hashes_before(run: Path) -> dict[str, Any]:
-    try:
-        found = read_json(run / INPUTS_FILE)
-    except CharterError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _files_changed(before: dict[str, Any], now: dict[str, str | None]) -> str:
-    """Which of what the run reads is another one, by its content."""
-    names = [name.replace("_", " ") for name, value in now.items() if name in before and before[name] != value]
-    return f"{', '.join(names)}: other content than before" if names else ""
 
 
 def outlook(
     config: RunConfig, inputs: Inputs, folder: RunFolder, ledger: Ledger, states: dict[str, State] | None = None
 ) -> list[str]:
     """A few lines for people."""
-    states = states or Outlook(config, inputs, folder, ledger).states()
+    states = states or states_of_stages(config, inputs, folder, ledger)
     done = [name for name, state in states.items() if state == "done"]
     if len(done) == len(states):
         return [f"all {len(done)} stages are done before"]

@@ -52,7 +52,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CharterError: something the user can mend; what is done stays, and the same command goes on from there.
     """
-    from charter.outlook import begin_with  # which goes through this module's stages
+    from charter.beginning import begin  # which goes through this module's stages
 
     check_tracker(config.tracker)
     check_engine(config)
@@ -60,7 +60,7 @@ def run(config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     inputs = gather(config)
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
     with RunFolder.open(folder) as run_folder, Ledger(folder / "ledger.sqlite") as ledger:
-        for line in begin_with(config, inputs, run_folder, ledger):
+        for line in begin(config, inputs, run_folder, ledger):
             progress.say(line)
         return Pipeline(config, inputs, run_folder, ledger, progress).run()
 

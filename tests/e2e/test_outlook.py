@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from charter.beginning import servers_left
 from charter.cli.main import main
-from charter.outlook import outlook, servers_left
+from charter.outlook import outlook
 from charter.pipeline import run
 from charter.progress import QuietProgress
 from charter.run_file import load_run

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from charter.config import DpoConfig, ModelConfig, PolicyConfig, RunConfig, labeler_models
-from charter.models.endpoint import is_endpoint
+from charter.config import DpoConfig, PolicyConfig, RunConfig, labeler_models
 from charter.models.reach import unset_key
+from charter.models.vocabulary import named, unknown_in, unknown_words
 from charter.stages.inputs import Inputs
+from charter.stages.servers import servers_of
 
 
 def warnings(config: RunConfig, inputs: Inputs) -> list[str]:
@@ -43,26 +44,10 @@ def _listed(section: str, names: list[str]) -> str:
     return ", ".join(f"{section}.{name}" for name in names)
 
 
-def servers_of(config: RunConfig, stage: str) -> list[ModelConfig]:
-    """The servers that a stage asks."""
-    judge = [config.evaluate.judge] if config.evaluate.judge is not None else []
-    scorers = [source.by for source in config.policy.reward_sources if source.by != "reward-model"]
-    asked = {
-        "4-label": labeler_models(config.label.labeler),
-        "6-policy": [
-            *(model for by in scorers for model in labeler_models(by)),
-            *(judge if config.policy.monitor.holdout == "judge" else []),
-        ],
-        "7-evaluate": judge,
-    }
-    return [model for model in asked.get(stage, []) if is_endpoint(model.source)]
-
-
 def unset_keys(config: RunConfig) -> list[str]:
     """Servers of a run for which the environment holds no key; a line each."""
     stages = ["7-evaluate", *(["4-label", "6-policy"] if "rl" in config.phases else [])]
-    servers = {model.source: model for stage in stages for model in servers_of(config, stage)}
-    return [line for model in servers.values() if (line := unset_key(model))]
+    return [line for model in servers_of(config, stages) if (line := unset_key(model))]
 
 
 def _no_helpful_answers(config: RunConfig, inputs: Inputs) -> list[str]:
@@ -73,3 +58,20 @@ def _no_helpful_answers(config: RunConfig, inputs: Inputs) -> list[str]:
         f"sft.num_helpful is {wanted} and no prompt is marked harmful: false: no helpful answer is mixed in; mark the "
         "harmless prompts, or name answers of your own with sft.helpful_data"
     ]
+
+
+def unknown_to_models(config: RunConfig, inputs: Inputs) -> list[str]:
+    """Words that the models can't read: what they say about a principle with such words is nonsense."""
+    source, constitution = config.model.source, inputs.constitution
+    labelers = {model.source for model in labeler_models(config.label.labeler)} if "rl" in config.phases else set()
+    prompts = (turn.content for prompt in (*inputs.prompts, *inputs.held_out) for turn in prompt.messages)
+    found = {
+        "the model doesn't know these words of the principles": unknown_in(source, constitution),
+        "the labeler doesn't know these words of the principles": list(
+            dict.fromkeys(
+                word for labeler in sorted(labelers) for word in unknown_in(labeler, constitution, judges=True)
+            )
+        ),
+        "the model doesn't know these words of the prompts": unknown_words(source, prompts),
+    }
+    return [f"{says}, and reads each as the same unknown one: {named(words)}" for says, words in found.items() if words]

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from charter.config import ModelConfig, RunConfig, labeler_models
 from charter.models.endpoint import endpoint_fingerprint, is_endpoint
 from charter.store.ledger import Ledger
 
+ASKING = ("4-label", "6-policy", "7-evaluate")
 
-def servers_of(config: RunConfig) -> list[ModelConfig]:
-    """Every model behind a server: labelers, scorers and the judge; one that is named twice is here twice."""
-    judge = [config.evaluate.judge] if config.evaluate.judge else []
+
+def servers_of(config: RunConfig, stages: Collection[str] = ASKING) -> list[ModelConfig]:
+    """Models behind servers that these stages ask, labelers, scorers and the judge, each server once."""
+    judge = [config.evaluate.judge] if config.evaluate.judge is not None else []
     scorers = [source.by for source in config.policy.reward_sources if source.by != "reward-model"]
-    scorer = [model for by in scorers for model in labeler_models(by)]
-    models = [*labeler_models(config.label.labeler), *scorer, *judge]
-    return [model for model in models if is_endpoint(model.source)]
+    asked = {
+        "4-label": labeler_models(config.label.labeler),
+        "6-policy": [
+            *(model for by in scorers for model in labeler_models(by)),
+            *(judge if config.policy.monitor.holdout == "judge" else []),
+        ],
+        "7-evaluate": judge,
+    }
+    models = [model for stage in ASKING if stage in stages for model in asked[stage]]
+    return list({model.source: model for model in models if is_endpoint(model.source)}.values())
 
 
 def spent_on_servers(config: RunConfig, ledger: Ledger) -> list[dict[str, Any]]:
     """Per server: source, calls, prompt_tokens, completion_tokens, money (None: the run file gives no price)."""
     found = []
-    for source, model in {model.source: model for model in servers_of(config)}.items():
-        calls, read, written = ledger.usage(endpoint_fingerprint(source))
+    for model in servers_of(config):
+        calls, read, written = ledger.usage(endpoint_fingerprint(model.source))
         price = model.endpoint.price if model.endpoint else None
         money = None if price is None else round((read * price[0] + written * price[1]) / 1e6, 6)
         found.append(
             {
-                "source": source,
+                "source": model.source,
                 "calls": calls,
                 "prompt_tokens": read,
                 "completion_tokens": written,

@@ -6,8 +6,9 @@ import torch
 from tests.models.tiny import tiny_model
 
 from charter.errors import ModelError
+from charter.models.cache import RECENT, packed_order
 from charter.models.decode import _batches, sample_tokens
-from charter.models.engines import FusedEngine, make_engine, packed_order
+from charter.models.engines import FusedEngine, make_engine
 from charter.models.fused import fuse
 
 VOCAB = 60
@@ -105,7 +106,7 @@ def test_finished_rows_leave_the_batch(arch):
     model = tiny_model(arch, VOCAB)
     prompts = make_prompts(16)
     batch_sizes = []
-    engine = make_engine(model, prompts, 4)
+    engine = make_engine(model, prompts)
     step = type(engine).step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(engine), "step", lambda self, drawn: (batch_sizes.append(len(drawn)), step(self, drawn)))
@@ -154,11 +155,12 @@ def test_batches_hold_each_row_once_and_stay_small():
 
 
 @pytest.mark.parametrize("arch", FUSED)
-def test_groups_of_several_sizes_whose_rows_leave_keep_their_own_prompt(arch):
+@pytest.mark.parametrize(("steps", "num_stops"), [(14, 20), (3 * RECENT, 2)])
+def test_groups_of_several_sizes_whose_rows_leave_keep_their_own_prompt(arch, steps, num_stops):
     model = tiny_model(arch, VOCAB)
     first, second, third = make_prompts(3, seed=4)
     prompts = [first] * 5 + [second] + [third] * 3 + [first]
-    found = sample(model, prompts, steps=14, stop=range(20))  # a third of the tokens ends a row
+    found = sample(model, prompts, steps=steps, stop=range(num_stops))
     assert len({len(ids) for ids in found.ids}) > 3
     for prompt, ids, logprobs in zip(prompts, found.ids, found.logprobs, strict=True):
         torch.testing.assert_close(torch.tensor(logprobs), logprobs_of(model, prompt, ids), atol=1e-5, rtol=1e-5)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from charter.errors import ModelError
-from charter.models.engines import make_engine, packed_order
+from charter.models.cache import packed_order
+from charter.models.engines import make_engine
 
 MAX_ROWS_CPU, MAX_ROWS_GPU = 64, 256  # on a CPU small batches stay in its caches and can be cut to fit sooner
 MAX_CACHED_TOKENS = 1 << 17  # rows x (prompt + response) of one batch
@@ -79,7 +80,7 @@ class _Batch:
     """Rows that are decoded together. ``rows`` are those still in the engine, by their place in the batch."""
 
     def __init__(self, model: Any, prompts: list[list[int]], uniforms_BT: np.ndarray, temperature: float) -> None:
-        self.engine = make_engine(model, prompts, uniforms_BT.shape[1])
+        self.engine = make_engine(model, prompts)
         self.device = self.engine.logits_BV.device
         self.temperature = temperature
         self.uniforms_BT = torch.from_numpy(uniforms_BT).to(self.device)

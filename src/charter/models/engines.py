@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from charter.models.cache import RowCache, move, packed_order
 from charter.models.fused import Fused, fuse
 
 
@@ -35,15 +36,15 @@ class Engine(Protocol):
         """Go on with these rows alone (int64 places, ordered by ``packed_order``)."""
 
 
-def make_engine(model: Any, prompts: list[list[int]], max_new_tokens: int) -> Engine:
+def make_engine(model: Any, prompts: list[list[int]]) -> Engine:
     """Prefill ``prompts``, one row each."""
     unique, group_of = _unique(prompts)
     device = next(model.parameters()).device
     ids_BL, mask_BL = _left_padded(unique, device)
     group_B = torch.tensor(group_of, device=device)
-    fused = fuse(model)
+    fused = fuse(model, joined=True)
     if fused is not None:
-        return FusedEngine(fused, ids_BL, mask_BL, group_B, max_new_tokens)
+        return FusedEngine(fused, ids_BL, mask_BL, group_B)
     return TransformersEngine(model, ids_BL, mask_BL, group_B)
 
 
@@ -110,22 +111,19 @@ class TransformersEngine:
 class FusedEngine:
     """Models of Llama's shape, by fused weights.
 
-    A prompt's keys and values are kept once and read by all rows that share it; each row caches what it drew. Rows and
-    prompts that leave are overwritten by the last ones, so that nothing else moves.
+    A prompt's keys and values are kept once and read by all rows that share it; each row caches what it drew.
 
     Axes further: P = prompts, W = most rows of a prompt, R = query heads per key-value head, M = tokens of the prompts.
     """
 
     compact_below = 1.0
 
-    def __init__(self, fused: Fused, ids_PM: Tensor, mask_PM: Tensor, group_B: Tensor, max_new_tokens: int) -> None:
-        self.fused, self.num_drawn = fused, 0
+    def __init__(self, fused: Fused, ids_PM: Tensor, mask_PM: Tensor, group_B: Tensor) -> None:
+        self.fused = fused
         # products of single rows are several times slower in bfloat16 on CPUs
         self.dtype = torch.float32 if fused.dtype == torch.bfloat16 and fused.device.type == "cpu" else fused.dtype
-        size = (len(group_B), fused.num_kv_heads, max_new_tokens, fused.head_size)
-        self.keys, self.values = (
-            [torch.empty(size, dtype=self.dtype, device=fused.device) for _ in range(fused.num_layers)] for _ in "kv"
-        )
+        size = (len(group_B), fused.num_kv_heads, fused.head_size)
+        self.own = [RowCache(*size, self.dtype, fused.device) for _ in range(fused.num_layers)]
         self.prompt_keys: list[Tensor] = []
         self.prompt_values: list[Tensor] = []
         padded = not bool(mask_PM.all())
@@ -168,12 +166,10 @@ class FusedEngine:
         hidden_B1C = self.fused.hidden(drawn_B[:, None], self.position_B[:, None], self._attend)
         self.logits_BV = self.fused.logits(hidden_B1C[:, 0])
         self.position_B = self.position_B + 1
-        self.num_drawn += 1
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        end = self.num_drawn + 1
-        keys, values = (cache[layer][: len(q), :, :end] for cache in (self.keys, self.values))
-        keys[:, :, -1], values[:, :, -1] = k[:, 0], v[:, 0]
+        self.own[layer].add(k[:, 0], v[:, 0])
+        own = self.own[layer].parts()
         prompt_keys, prompt_values = (
             cache[layer][: self.num_prompts] for cache in (self.prompt_keys, self.prompt_values)
         )
@@ -182,9 +178,11 @@ class FusedEngine:
         scores_PKQM = self._to_grid(q_BKRD) @ prompt_keys.transpose(-1, -2)
         if self.bias_P11M is not None:
             scores_PKQM += self.bias_P11M[: self.num_prompts]
-        scores = torch.cat([self._from_grid(scores_PKQM), q_BKRD @ keys.transpose(-1, -2)], -1)
-        of_prompt, of_own = scores.softmax(-1).split([scores_PKQM.shape[-1], end], -1)
-        out = self._from_grid(self._to_grid(of_prompt) @ prompt_values).add_(of_own @ values)
+        scores = [self._from_grid(scores_PKQM), *(q_BKRD @ keys.transpose(-1, -2) for keys, _ in own)]
+        shares = torch.cat(scores, -1).softmax(-1).split([part.shape[-1] for part in scores], -1)
+        out = self._from_grid(self._to_grid(shares[0]) @ prompt_values)
+        for share, (_, values) in zip(shares[1:], own, strict=True):
+            out += share @ values
         return out.reshape(q.shape).to(q.dtype)
 
     def _to_grid(self, x_BKRX: Tensor) -> Tensor:
@@ -202,32 +200,17 @@ class FusedEngine:
     def keep(self, kept_B: Tensor) -> None:
         """See Engine."""
         rows = kept_B.tolist()
-        for cache in (*self.keys, *self.values):
-            _move(cache[:, :, : self.num_drawn], rows)
+        for cache in self.own:
+            cache.keep(rows)
         self.position_B = self.position_B[kept_B]
         groups = [self.group_of[row] for row in rows]
         prompts = packed_order(sorted(set(groups)))
-        for cache in (*self.prompt_keys, *self.prompt_values):
-            _move(cache, prompts)
+        for entries in (*self.prompt_keys, *self.prompt_values):
+            move(entries, prompts)
         if self.bias_P11M is not None:
-            _move(self.bias_P11M, prompts)
+            move(self.bias_P11M, prompts)
         new_place = {old: new for new, old in enumerate(prompts)}
         self._arrange([new_place[group] for group in groups], len(prompts))
-
-
-def packed_order(kept: list[int]) -> list[int]:
-    """The same places, ordered so that as many as can stay where they are: the last ones fill the holes."""
-    size = len(kept)
-    stays = {place for place in kept if place < size}
-    movers = iter([place for place in kept if place >= size])
-    return [place if place in stays else next(movers) for place in range(size)]
-
-
-def _move(cache: Tensor, order: list[int]) -> None:
-    """Bring the entries ``order`` (see ``packed_order``) to the front, in place."""
-    for to, place in enumerate(order):
-        if to != place:
-            cache[to] = cache[place]
 
 
 def _causal(mask_BL: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
 """A lean forward pass for models of Llama's shape (Llama, Mistral, Qwen3).
 
-Projections that read the same input are one matrix, and there is no Python between them but what the maths needs: small
-models spend half of a Transformers forward on that. ``fuse`` refuses whatever it doesn't know to the letter (other
-architectures, rope scaling, biases, sliding windows, quantised weights); callers then use the model itself. Adapters are added
-to the weights, but not where a gradient is wanted (theirs alone is), nor in bfloat16 (small ones would round to nothing).
+There is no Python between the products but what the maths needs: small models spend half of a Transformers forward on that.
+For a few tokens at a time projections that read the same input are joined to one matrix; for many that gains nothing, and
+its copy and that of its gradient cost a twentieth of a training step.
+
+``fuse`` refuses whatever it doesn't know to the letter (other architectures, rope scaling, biases, sliding windows, quantised
+weights); callers then use the model itself. Adapters are added to the weights, but not where a gradient is wanted (theirs
+alone is), nor in bfloat16 (small ones would round to nothing).
 
 Axes: B = rows, L = tokens, D = head size, V = vocabulary; H = query heads, K = key-value heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +35,11 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 @dataclass(frozen=True)
 class _Layer:
     attention_norm: Tensor
-    qkv: Tensor
-    head_norm: Tensor | None  # [H + K, D], Qwen3's norm of queries and keys
+    qkv: list[Tensor]  # three matrices, or one of all
+    head_norms: list[Tensor]  # Qwen3's, of queries and keys: two [D], or one [H + K, D] of both
     out: Tensor
     mlp_norm: Tensor
-    gate_up: Tensor
+    gate_up: list[Tensor]
     down: Tensor
 
 
@@ -44,9 +47,13 @@ class Fused:
     """Fused weights of one model as they are now: build it anew after each training step.
 
     Made where gradients are on, it passes them on to the model's own weights.
+
+    Args:
+        joined: projections that read the same input become one matrix, a copy.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, joined: bool) -> None:
+        self.joined = joined
         config, body = model.config, model.model
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_size = body.layers[0].self_attn.head_dim
@@ -61,17 +68,21 @@ class Fused:
 
     def _fuse_layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        head_norm = None
-        if hasattr(attention, "q_norm"):
-            q_norm, k_norm = attention.q_norm.weight, attention.k_norm.weight
-            head_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
+        qkv = [_weight(attention.q_proj), _weight(attention.k_proj), _weight(attention.v_proj)]
+        gate_up = [_weight(mlp.gate_proj), _weight(mlp.up_proj)]
+        head_norms = [attention.q_norm.weight, attention.k_norm.weight] if hasattr(attention, "q_norm") else []
+        if self.joined:
+            counts = (self.num_heads, self.num_kv_heads)
+            qkv, gate_up = [torch.cat(qkv)], [torch.cat(gate_up)]
+            if head_norms:
+                head_norms = [torch.cat([w.expand(n, -1) for w, n in zip(head_norms, counts, strict=True)])]
         return _Layer(
             layer.input_layernorm.weight,
-            torch.cat([_weight(attention.q_proj), _weight(attention.k_proj), _weight(attention.v_proj)]),
-            head_norm,
+            qkv,
+            head_norms,
             _weight(attention.o_proj),
             layer.post_attention_layernorm.weight,
-            torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]),
+            gate_up,
             _weight(mlp.down_proj),
         )
 
@@ -95,8 +106,10 @@ class Fused:
 
     def _after_attention(self, x: Tensor, attended: Tensor, layer: _Layer) -> Tensor:
         x = x + F.linear(attended, layer.out)
-        gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, layer.down)
+        gate, up = _products(self._norm(x, layer.mlp_norm), layer.gate_up, layer.down.shape[1])
+        # fresh memory is dear on a CPU
+        gated = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+        return x + F.linear(gated, layer.down)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32[..., V]."""
@@ -106,14 +119,14 @@ class Fused:
         return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
 
     def _project(self, x: Tensor, layer: _Layer, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        heads = (self.num_heads + self.num_kv_heads, self.num_kv_heads)
-        qkv = F.linear(self._norm(x, layer.attention_norm), layer.qkv).unflatten(-1, (-1, self.head_size))
-        qk, v = qkv.split(heads, -2)
-        if layer.head_norm is not None:
-            qk = F.rms_norm(qk, (self.head_size,), None, self.eps) * layer.head_norm
+        size_of_qk = (self.num_heads + self.num_kv_heads) * self.head_size
+        parts = _products(self._norm(x, layer.attention_norm), layer.qkv, size_of_qk)
+        *qk, v = (part.unflatten(-1, (-1, self.head_size)) for part in parts)
+        if layer.head_norms:
+            qk = [F.rms_norm(y, y.shape[-1:], None, self.eps) * w for y, w in zip(qk, layer.head_norms, strict=True)]
         cos, sin = rotation
-        qk = qk * cos + torch.roll(qk, self.head_size // 2, -1) * sin
-        q, k = qk.split((self.num_heads, self.num_kv_heads), -2)
+        qk = [torch.addcmul(y * cos, torch.roll(y, self.head_size // 2, -1), sin) for y in qk]
+        q, k = qk[0].split((self.num_heads, self.num_kv_heads), -2) if self.joined else qk
         return q, k, v
 
     def _rotation(self, positions_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,6 +142,12 @@ def _weight(linear: Any) -> Tensor:
     return weight
 
 
+def _products(x: Tensor, weights: list[Tensor], size: int) -> Sequence[Tensor]:
+    """Of the input and each weight; a joined one gives parts of ``size`` (the last as it comes)."""
+    found = [F.linear(x, weight) for weight in weights]
+    return found if len(found) > 1 else found[0].split(size, -1)
+
+
 def _is_plain(linear: Any) -> bool:
     if is_adapter_layer(linear):
         return not torch.is_grad_enabled() and can_be_added(linear)
@@ -139,9 +158,9 @@ def _head(model: Any) -> Any:
     return model.lm_head if hasattr(model, "lm_head") else model.score
 
 
-def fuse(model: Any) -> Fused | None:
-    """Fused weights of a model whose shape is known to the letter, else None."""
-    return Fused(model) if _is_known(model) else None
+def fuse(model: Any, *, joined: bool = False) -> Fused | None:
+    """Fused weights of a model whose shape is known to the letter, else None; ``joined``: see ``Fused``."""
+    return Fused(model, joined) if _is_known(model) else None
 
 
 def _is_known(model: Any) -> bool:

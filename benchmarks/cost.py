@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,9 @@ STYLE = (
 
 def step_seconds(size: str, group: int, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step of both."""
-    with tempfile.TemporaryDirectory() as folder:
-        training.build(size, Path(folder))
-        pairing = training.grpo(training.World(Path(folder), size), args, "float32", group)
-        figures = pairing.side_by_side(args.threads)
-    count = training.PROMPTS * group
-    told = {side: count / figures[f"{side}_completions_per_second"] for side in ("charter", "trl")}
+    asked = argparse.Namespace(size=size, group=group, steps=args.steps, threads=args.threads)
+    figures = training.side_by_side("grpo_fp32", asked, "")
+    told = {side: training.PROMPTS * group / figures[side] for side in ("charter", "trl")}
     print(size, group, {side: round(value, 2) for side, value in told.items()}, flush=True)
     return {"size": size, "group": group, **told}
 
@@ -74,11 +70,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    import torch
-    import transformers
-
-    torch.set_num_threads(args.threads)
-    transformers.logging.set_verbosity_error()
     by_size = [step_seconds(size, training.GROUP, args) for size in SIZES]
     by_group = [step_seconds("3M", group, args) for group in GROUPS if group != training.GROUP]
     by_group = sorted([*by_group, by_size[1]], key=lambda row: row["group"])

@@ -1,11 +1,11 @@
 """Charter's training loops against TRL's, side by side: same model, data, precision and settings, step by step in turn.
 
-    python benchmarks/training.py [--size 3M|30M] [--threads 1] [--steps 6] [--only sft,reward,grpo,ppo]
-                                    [--trl-ppo DIR] [--rates-only]
+    python benchmarks/training.py [--size 3M|30M] [--threads 1] [--steps 6] [--group 8]
+                                    [--only sft,reward,grpo,ppo] [--trl-ppo DIR]
 
-Needs TRL 1.16 (pip install trl==1.16.0 accelerate datasets). Each of TRL's steps is followed by one of ours on the same
-examples; the ratio is the median over the steps. With one thread, time is that of the process alone, so that neighbours on
-the machine don't count; with more it is the clock's. Then each side runs alone, in a process of its own, for its peak memory.
+Needs TRL 1.16 (pip install trl==1.16.0 accelerate datasets). Each side runs in a process of its own, with its own memory, and
+takes a step when its turn comes: TRL's, then ours on the same examples; the ratio is the median over the steps. With one
+thread, time is that of the process alone, so that neighbours on the machine don't count; with more it is the clock's.
 The last line is one JSON object: the ratios, the peaks in MB [Charter, TRL], and what share of the rate of a plain matrix
 product Charter reaches, by the products of weights and tokens that its step can't do without.
 
@@ -48,12 +48,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="3M")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--group", type=int, default=GROUP, help="responses to a prompt in GRPO")
     parser.add_argument("--only", default="sft,reward,grpo,ppo")
     parser.add_argument("--trl-ppo", default="", metavar="DIR", help="where pip --target put TRL 1.12, which has PPO")
-    parser.add_argument("--rates-only", action="store_true", help="leave out the runs that measure memory")
-    parser.add_argument(
-        "--alone", choices=["both", "charter", "trl"], help=argparse.SUPPRESS
-    )  # in a process of its own
+    parser.add_argument("--side", choices=["charter", "trl"], help=argparse.SUPPRESS)  # be one, in a process of its own
     return parser.parse_args()
 
 
@@ -149,49 +147,73 @@ class World:
 
 # ---------------------------------------------------------------- alternating runs
 
+MARK = "@ "  # before what a side tells; its libraries print too
 
-class Clock:
-    """Times TRL's steps from inside its trainer, and runs one of ours after each."""
 
-    def __init__(self, threads: int, ours: Callable[[int], int], work_of_trl: Callable[[], float]) -> None:
-        self.now = time.process_time if threads == 1 else time.perf_counter
-        self.ours, self.work_of_trl = ours, work_of_trl
-        self.rates: list[tuple[float, float]] = []
+def tell(**what: Any) -> None:
+    print(MARK + json.dumps(what), flush=True)
+
+
+class Turns:
+    """Makes TRL's trainer wait for its turn before each step, and tell its rate after it."""
+
+    def __init__(self, now: Callable[[], float], work: Callable[[], float]) -> None:
+        self.now, self.work, self.began = now, work, 0.0
 
     def callback(self) -> Any:
         from transformers import TrainerCallback
 
-        outer = self
+        turns = self
 
-        class Alternate(TrainerCallback):
-            began = 0.0
-            step = 0
-
+        class Wait(TrainerCallback):
             def on_train_begin(self, *_: Any, **__: Any) -> None:
-                self.began = outer.now()
+                turns.wait()
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                theirs = outer.work_of_trl() / (outer.now() - self.began)
-                began = outer.now()
-                own = outer.ours(self.step) / (outer.now() - began)
-                if self.step:  # the first warms up
-                    outer.rates.append((own, theirs))
-                self.step += 1
-                self.began = outer.now()
+                tell(rate=turns.work() / (turns.now() - turns.began))
+                turns.wait()
 
-        return Alternate()
+        return Wait()
 
-    def figures(self, unit: str) -> dict[str, float]:
-        own, theirs = (statistics.median(column) for column in zip(*self.rates, strict=True))
-        ratio = statistics.median(a / b for a, b in self.rates)
-        each = [a / b for a, b in self.rates]
-        return {
-            f"charter_{unit}": own,
-            f"trl_{unit}": theirs,
-            "ratio": ratio,
-            "lowest": min(each),
-            "highest": max(each),
-        }
+    def wait(self) -> None:
+        sys.stdin.readline()
+        self.began = self.now()
+
+
+class Side:
+    """One side of a pairing in a process of its own, from here."""
+
+    def __init__(self, name: str, side: str, args: argparse.Namespace, place: str) -> None:
+        command = [sys.executable, __file__, "--only", name, "--side", side, "--size", args.size]
+        command += ["--threads", str(args.threads), "--steps", str(args.steps), "--group", str(args.group)]
+        paths = os.pathsep.join([*([place] if place else []), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        env = os.environ | {"PYTHONPATH": paths, "TRL_EXPERIMENTAL_SILENCE": "1"}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+        )
+        self.told = self._hear()
+
+    def rate(self) -> float:
+        """Let it take a step."""
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self._hear()["rate"])
+
+    def peak_mb(self) -> int:
+        """Let it end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return int(self._hear()["peak_mb"])
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(MARK):
+                return json.loads(line[len(MARK) :])  # type: ignore[no-any-return]
+        self.process.wait()
+        self.errors.seek(0)
+        raise RuntimeError(f"its process failed: {self.errors.read().strip().splitlines()[-1]}")
 
 
 @dataclass(frozen=True)
@@ -214,22 +236,20 @@ class Pairing:
     flops: float
     dtype: str = "float32"
 
-    def side_by_side(self, threads: int) -> dict[str, float]:
-        """Rates of both, step by step in turn."""
-        trainer = self.theirs()
-        clock = Clock(threads, self.ours(), self.work(trainer))
-        trainer.add_callback(clock.callback())
-        trainer.train()
-        return clock.figures(self.unit) | {"flops": self.flops}
-
-    def alone(self, side: str, steps: int) -> None:
-        """One side's steps, for its peak of memory."""
+    def serve(self, side: str, now: Callable[[], float]) -> None:
+        """Be one side: a step for each line that comes in."""
+        tell(unit=self.unit, flops=self.flops)
         if side == "trl":
-            self.theirs().train()
+            trainer = self.theirs()
+            trainer.add_callback(Turns(now, self.work(trainer)).callback())
+            trainer.train()
         else:
             step = self.ours()
-            for index in range(steps + 1):
-                step(index)
+            for index, _ in enumerate(sys.stdin):
+                began = now()
+                units = step(index)
+                tell(rate=units / (now() - began))
+        tell(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def trl_settings(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
@@ -281,7 +301,7 @@ def sft(world: World, args: argparse.Namespace, *, best: bool) -> Pairing:
         return SFTTrainer(model=world.policy(), args=settings, train_dataset=dataset, processing_class=world.tokenizer)
 
     # the head is needed at the tokens of responses, six in ten
-    return Pairing("tokens_per_second", ours, theirs, tokens_since_last, 3 * (world.body + 0.6 * world.head))
+    return Pairing("tokens a second", ours, theirs, tokens_since_last, 3 * (world.body + 0.6 * world.head))
 
 
 def tokens_since_last(trainer: Any) -> Callable[[], float]:
@@ -328,7 +348,7 @@ def reward(world: World, args: argparse.Namespace) -> Pairing:
             model=world.reward_model(), args=settings, train_dataset=dataset, processing_class=world.tokenizer
         )
 
-    return Pairing("pairs_per_second", ours, theirs, lambda _: lambda: BATCH, 3 * world.body * each)
+    return Pairing("pairs a second", ours, theirs, lambda _: lambda: BATCH, 3 * world.body * each)
 
 
 def scorer(judge: Any, group: int) -> Callable[[list[Any]], list[float | None]]:
@@ -343,8 +363,9 @@ def scorer(judge: Any, group: int) -> Callable[[list[Any]], list[float | None]]:
     return rewards
 
 
-def grpo(world: World, args: argparse.Namespace, dtype: str, group: int = GROUP) -> Pairing:
+def grpo(world: World, args: argparse.Namespace, dtype: str) -> Pairing:
     """Completions; reward by a reward model, KL penalty to a reference."""
+    group = args.group
     prompts = [world.prompt() for _ in range(PROMPTS * (args.steps + 2))]
     count = PROMPTS * group
 
@@ -388,7 +409,7 @@ def grpo(world: World, args: argparse.Namespace, dtype: str, group: int = GROUP)
     # sampled, scored, read by the reference, and forward and backward of the policy: six passes, the head in five of them
     tokens = MEAN_PROMPT / group + MEAN_RESPONSE
     flops = 6 * world.body * tokens + 5 * world.head * MEAN_RESPONSE
-    return Pairing("completions_per_second", ours, theirs, lambda _: lambda: count, flops, dtype)
+    return Pairing("completions a second", ours, theirs, lambda _: lambda: count, flops, dtype)
 
 
 def ppo(world: World, args: argparse.Namespace) -> Pairing:
@@ -442,7 +463,7 @@ def ppo(world: World, args: argparse.Namespace) -> Pairing:
     # sampled, scored, read by reference and value model, and four times forward and backward of policy and value model
     tokens = MEAN_PROMPT / GROUP + MEAN_RESPONSE
     flops = 28 * world.body * tokens + 14 * world.head * MEAN_RESPONSE
-    return Pairing("completions_per_second", ours, theirs, lambda _: lambda: count, flops)
+    return Pairing("completions a second", ours, theirs, lambda _: lambda: count, flops)
 
 
 PAIRINGS: dict[str, Callable[[World, argparse.Namespace], Pairing]] = {
@@ -455,29 +476,26 @@ PAIRINGS: dict[str, Callable[[World, argparse.Namespace], Pairing]] = {
 }
 
 
-def apart(name: str, side: str, args: argparse.Namespace, place: str) -> tuple[dict[str, Any] | None, str]:
-    """A pairing, or one side of it, in a process of its own: what it found, or None and the reason."""
-    command = [sys.executable, __file__, "--only", name, "--alone", side, "--size", args.size]
-    command += ["--threads", str(args.threads), "--steps", str(args.steps)]
-    paths = os.pathsep.join([*([place] if place else []), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths, "TRL_EXPERIMENTAL_SILENCE": "1"}, capture_output=True, text=True
-    )
-    if done.returncode:
-        return None, f"its process failed: {done.stderr.strip().splitlines()[-1]}"
-    return json.loads(done.stdout.strip().splitlines()[-1]), ""
-
-
-def do_apart(args: argparse.Namespace) -> None:
-    """What ``apart`` asks for; the last line is its answer."""
+def be(args: argparse.Namespace) -> None:
+    """What a ``Side`` asks for."""
     with tempfile.TemporaryDirectory() as folder:
         build(args.size, Path(folder))
         pairing = PAIRINGS[args.only](World(Path(folder), args.size), args)
-        if args.alone == "both":
-            print(json.dumps(pairing.side_by_side(args.threads)))
-        else:
-            pairing.alone(args.alone, args.steps)
-            print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+        pairing.serve(args.side, clock(args.threads))
+
+
+def side_by_side(name: str, args: argparse.Namespace, place: str) -> dict[str, Any]:
+    """Rates and peaks of both, step by step in turn; the first step warms up."""
+    trl, charter = (Side(name, side, args, place) for side in ("trl", "charter"))
+    rates = [(trl.rate(), charter.rate()) for _ in range(args.steps + 1)][1:]
+    each = [own / theirs for theirs, own in rates]
+    theirs, own = (statistics.median(column) for column in zip(*rates, strict=True))
+    found = {"ratio": statistics.median(each), "lowest": min(each), "highest": max(each), "charter": own, "trl": theirs}
+    return found | charter.told | {"peaks": [charter.peak_mb(), trl.peak_mb()]}
+
+
+def clock(threads: int) -> Callable[[], float]:
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def matmul_gflops(dtype: str) -> float:
@@ -485,7 +503,7 @@ def matmul_gflops(dtype: str) -> float:
     import torch
 
     a, b = (torch.randn(1024, 1024).to(getattr(torch, dtype)) for _ in "ab")
-    now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    now = clock(torch.get_num_threads())
     rates = []
     for _ in range(9):
         began = now()
@@ -508,8 +526,8 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
-    if args.alone:
-        do_apart(args)
+    if args.side:
+        be(args)
         return
     old_trl = args.trl_ppo or os.environ.get("CHARTER_TRL_PPO", "")
     told: dict[str, Any] = {"trl": trl.__version__, "size": args.size, "threads": args.threads, "range": {}}
@@ -521,29 +539,26 @@ def main() -> None:
             told |= {"ppo": None, "ppo_reason": NO_PPO}
             continue
         place = old_trl if name == "ppo" else ""
-        figures, reason = apart(name, "both", args, place)
-        if figures is None:
-            told |= {name: None, f"{name}_reason": reason}
-            continue
-        sides = () if args.rates_only else ("charter", "trl")
-        peaks = [(apart(name, side, args, place)[0] or {}).get("peak_mb") for side in sides]
-        show(name, figures, peaks, told)
+        try:
+            show(name, side_by_side(name, args, place), told)
+        except RuntimeError as error:
+            told |= {name: None, f"{name}_reason": str(error)}
     print(json.dumps(told))
 
 
-def show(name: str, figures: dict[str, float], peaks: list[int | None], told: dict[str, Any]) -> None:
+def show(name: str, found: dict[str, Any], told: dict[str, Any]) -> None:
     """Print a pairing and keep its ratio, with the lowest and highest of its steps."""
-    rate = next(value for key, value in figures.items() if key.startswith("charter_"))
     matmul = told["matmul_gflops"]["bfloat16" if name.endswith("bf16") else "float32"]
-    share = rate * figures.pop("flops") / 1e9 / matmul
-    told[name] = round(figures["ratio"], 2)
-    told["range"][name] = [round(figures["lowest"], 2), round(figures["highest"], 2)]
-    told["share_of_matmul"][name], told["peak_memory_mb"][name] = round(share, 2), peaks
+    share = found["charter"] * found["flops"] / 1e9 / matmul
+    told[name] = round(found["ratio"], 2)
+    told["range"][name] = [round(found["lowest"], 2), round(found["highest"], 2)]
+    told["share_of_matmul"][name], told["peak_memory_mb"][name] = round(share, 2), found["peaks"]
     print(
-        f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
-        + f", share of matmul {share:.2f}" + (f", peak MB {peaks[0]} against {peaks[1]}" if peaks else ""),
+        f"{name}: {found['charter']:.2f} against {found['trl']:.2f} {found['unit']}: {found['ratio']:.2f} times"
+        f" ({found['lowest']:.2f} to {found['highest']:.2f}), share of matmul {share:.2f},"
+        f" peak {found['peaks'][0]} against {found['peaks'][1]} MB",
         flush=True,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ENTRIES_AT_ONCE = 1 << 18  # a megabyte, which stays in a CPU's cache
+
 
 def token_logprobs(logits_NV: Tensor, target_N: Tensor) -> Tensor:
     """Log-probability (nats) of one target per row: float[N]; logits float[N, V], targets int64[N]."""
@@ -17,7 +19,9 @@ def token_logprobs(logits_NV: Tensor, target_N: Tensor) -> Tensor:
 def token_logprobs_and_entropy(logits_NV: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
     """Both by one softmax; the entropy is without gradient."""
     logprobs_NV = torch.log_softmax(logits_NV, -1)
-    return logprobs_NV.gather(1, target_N[:, None])[:, 0], _entropy(logprobs_NV.detach())
+    size = max(1, ENTRIES_AT_ONCE // logits_NV.shape[1])
+    entropy_N = torch.cat([_entropy(few) for few in logprobs_NV.detach().split(size)])
+    return logprobs_NV.gather(1, target_N[:, None])[:, 0], entropy_N
 
 
 def entropy(logits_NV: Tensor) -> Tensor:

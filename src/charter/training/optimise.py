@@ -15,6 +15,7 @@ from charter.store.hashing import hash_json
 from charter.store.jsonl import JsonlAppender, read_rows, write_jsonl
 from charter.training import distributed
 from charter.training.checkpoint import load_checkpoint, save_checkpoint
+from charter.training.heap import keep_freed_memory
 
 MAX_GRAD_NORM = 1.0
 BETAS = (0.9, 0.98)
@@ -44,6 +45,8 @@ class Trainer:
         gradient_checkpointing: bool = False,
     ) -> None:
         """``settings``: JSON of all that the run depends on; a checkpoint of other settings is refused."""
+        if next(model.parameters()).device.type == "cpu":
+            keep_freed_memory()
         if gradient_checkpointing:
             checkpoint_layers(model)
         self.model, self.num_steps, self.decay = distributed.sharded(model), num_steps, decay

@@ -224,7 +224,7 @@ def scores_of(scorer: Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> 
 
 def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[float]]:
     """Scores rollouts, which come group by group; a prompt is computed once for its group."""
-    end = policy.encode_response("")[-1]
+    closing = policy.closing_ids
 
     def scores(rollouts: list[Rollout]) -> list[float]:
         groups: list[list[Rollout]] = []
@@ -233,7 +233,7 @@ def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rol
                 groups[-1].append(rollout)
             else:
                 groups.append([rollout])
-        ended = [[_ended(rollout, end) for rollout in group] for group in groups]
+        ended = [[_ended(rollout, closing) for rollout in group] for group in groups]
         scored = score(reward_model, [group[0].prompt_ids for group in groups], ended)
         return [reward for group in scored for reward in group]
 
@@ -252,6 +252,6 @@ def scores_of_ensemble(models: Sequence[Any], policy: LocalModel) -> Callable[[l
     return scores
 
 
-def _ended(rollout: Rollout, end: int) -> list[int]:
+def _ended(rollout: Rollout, closing: Sequence[int]) -> list[int]:
     said = rollout.response_ids[:-1] if rollout.stopped else rollout.response_ids
-    return [*said, end]
+    return [*said, *closing]

@@ -71,7 +71,8 @@ def run(
     """
     with load(start) as policy:
         encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
-        fitting = [prompt for prompt in encoded if len(prompt.ids) + config.max_new_tokens <= policy.context]
+        longest = config.max_new_tokens + len(policy.closing_ids)  # a reward is read behind them
+        fitting = [prompt for prompt in encoded if len(prompt.ids) + longest <= policy.context]
         if not fitting:
             raise DataError(
                 f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"

@@ -80,9 +80,8 @@ def one_process(options: argparse.Namespace) -> None:
         found[loop] = train(World(Path(place), options.size), loop, options.steps, Path(out) / loop)
     if distributed.is_main():
         write_json(Path(out) / RESULT, found)
-    distributed.barrier()
     if int(processes) > 1:
-        distributed.leave()
+        distributed.end()
 
 
 def main(options: argparse.Namespace) -> None:

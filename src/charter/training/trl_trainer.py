@@ -128,7 +128,7 @@ def train(trainer: Any, model: Any, folder: Path, log: Lines) -> dict[str, Any]:
     """Train in float32 (under autocast where the model is bfloat16); returns num_steps, num_tokens and the last loss."""
     from transformers import PrinterCallback
 
-    dtype = next(model.parameters()).dtype
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     model.float()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(log.callback())
@@ -140,7 +140,9 @@ def train(trainer: Any, model: Any, folder: Path, log: Lines) -> dict[str, Any]:
         raise TrainingError(
             "TRL split the weights and gives them back in pieces: use ZeRO-1 or 2, which Charter can save"
         )
-    model.to(dtype).eval()
+    for name, parameter in model.named_parameters():  # adapters are float32 beside bfloat16 too
+        parameter.data = parameter.data.to(dtypes[name])
+    model.eval()
     rows = log.rows
     tail = rows[-max(1, len(rows) // 10) :]
     return {

@@ -58,9 +58,9 @@ def trained_here(folder: Path) -> Path:
     examples = [
         (
             model.encode_prompt((Message("user", " ".join(rng.choices(WORDS, k=5))),)),
-            model.encode_response(" ".join(rng.choices(WORDS, k=rng.randint(2, 12)))),
+            model.encode_response(" ".join(rng.choices(WORDS, k=rng.randint(2, 12)) if i % 2 else rng.choices("AB"))),
         )
-        for _ in range(64)
+        for i in range(128)
     ]
     train_sft(
         model.model, examples, SftConfig(batch_size=16, epochs=4, learning_rate=3e-3), seed=0, folder=folder / "sft"
@@ -125,14 +125,12 @@ def test_greedy_answers_and_logprobs_are_those_of_transformers_and_ours(served):
         worst = max(worst, *(abs(a - b) for a, b in zip(found, expected, strict=True)))
         num_tokens += len(ids)
     print(f"{folder}: {num_tokens} tokens, worst difference {worst:.1e} nats, {num_other} of 100 answers differ")
-    assert num_other <= 2 and num_tokens > 500 and worst < 1e-4
+    assert num_other <= 2 and num_tokens > 100 and worst < 1e-4
 
 
 def test_labels_by_the_server_are_those_of_the_model_here(served):
     folder, server = served
     texts = questions_of(folder, 100)
-    if not (RUN and folder.is_relative_to(RUN)):
-        texts = [f"{text} A" for text in texts]
     pairs = [
         ResponsePair(str(i), Prompt(str(i), (Message("user", texts[i]),)), texts[99 - i], texts[(i + 7) % 100])
         for i in range(50)
@@ -148,7 +146,7 @@ def test_labels_by_the_server_are_those_of_the_model_here(served):
         if a.abstained is None and b.abstained is None
     ]
     print(f"{folder}: {len(both)} of {sum(map(len, ours))} labels, worst {max(abs(a - b) for a, b in both):.1e}")
-    assert max(abs(a - b) for a, b in both) < 1e-3
+    assert len(both) >= 90 and max(abs(a - b) for a, b in both) < 1e-3
 
 
 def grown(rollouts):

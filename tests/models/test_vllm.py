@@ -30,10 +30,11 @@ from charter.models.load import load_model
 from charter.models.served import TokenServer
 from charter.records import Message, Prompt, ResponsePair
 from charter.stages.saved import save_model
-from charter.store.jsonl import read_rows
+from charter.store.jsonl import read_jsonl, read_rows
 from charter.training.grpo import Callbacks, EncodedPrompt, train_grpo
 from charter.training.served import ServedPolicy
 from charter.training.sft import train_sft
+from charter.village.skills import question
 
 pytestmark = pytest.mark.skipif(
     PYTHON is None, reason="no vLLM (name an interpreter that has it in CHARTER_VLLM_PYTHON)"
@@ -130,12 +131,16 @@ def test_greedy_answers_and_logprobs_are_those_of_transformers_and_ours(served):
 
 def test_labels_by_the_server_are_those_of_the_model_here(served):
     folder, server = served
-    texts = questions_of(folder, 100)
-    pairs = [
-        ResponsePair(str(i), Prompt(str(i), (Message("user", texts[i]),)), texts[99 - i], texts[(i + 7) % 100])
-        for i in range(50)
-    ]
-    asked = AskSettings(comparison)
+    if RUN and folder.is_relative_to(RUN):
+        pairs = list(read_jsonl(Path(RUN) / "3-sample" / "pairs.jsonl", ResponsePair))[:50]
+        asked = AskSettings(question)
+    else:
+        texts = questions_of(folder, 100)
+        pairs = [
+            ResponsePair(str(i), Prompt(str(i), (Message("user", texts[i]),)), texts[99 - i], texts[(i + 7) % 100])
+            for i in range(50)
+        ]
+        asked = AskSettings(comparison)
     remote = EndpointModel(ModelConfig(source=server.source, endpoint=EndpointConfig(continues_answers=True)))
     theirs = PlainLabeler(remote, asked).label(pairs)
     ours = PlainLabeler(load_model(ModelConfig(source=str(folder), device="cpu")), asked).label(pairs)
@@ -154,8 +159,7 @@ def grown(rollouts):
     return [float(len(set(r.response_ids))) for r in rollouts]
 
 
-@pytest.mark.parametrize("temperature", [1.0])
-def test_rollouts_follow_the_weights(served, tmp_path, temperature):
+def test_rollouts_follow_the_weights(served, tmp_path):
     folder, server = served
     policy, reference = (load_model(ModelConfig(source=str(folder), device="cpu")) for _ in range(2))
     prompts = [
@@ -168,7 +172,6 @@ def test_rollouts_follow_the_weights(served, tmp_path, temperature):
         group_size=8,
         max_new_tokens=16,
         learning_rate=3e-3,
-        temperature=temperature,
         kl_coef=0.0,
     )
     sampler = ServedPolicy(
@@ -184,6 +187,11 @@ def test_rollouts_follow_the_weights(served, tmp_path, temperature):
     assert max(row["drift_max"] for row in rows) < 1e-3, "each step was sampled with the weights of that step"
     assert rows[-1]["kl_k1"] > 0.05, "and the weights moved"
     assert rows[-1]["reward_mean"] > rows[0]["reward_mean"]
+    with pytest.raises(TrainingError, match=r"at a temperature that isn't 1 with --logprobs-mode processed_logprobs"):
+        sampler(
+            policy.model, [prompts[0].ids] * 4, seeds=[1, 2, 3, 4], max_new_tokens=8, temperature=0.5,
+            stop_ids=policy.stop_ids,
+        )  # fmt: skip
     sampler.close()
     assert not (tmp_path / ".served").exists()
 

@@ -49,25 +49,28 @@ def trained_here(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=512, initializer_range=0.2, bos_token_id=None, eos_token_id=2,
+        num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.2, bos_token_id=None, eos_token_id=2,
         pad_token_id=0, tie_word_embeddings=False,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder / "start")
     tokenizer.save_pretrained(folder / "start")
     model = load_model(ModelConfig(source=str(folder / "start"), device="cpu"))
     rng = random.Random(1)
-    examples = [
-        (
-            model.encode_prompt((Message("user", " ".join(rng.choices(WORDS, k=5))),)),
-            model.encode_response(" ".join(rng.choices(WORDS, k=rng.randint(2, 12)) if i % 2 else rng.choices("AB"))),
-        )
-        for i in range(128)
-    ]
+    examples = [(model.encode_prompt(prompt), model.encode_response(text)) for prompt, text in exercises(rng)]
     train_sft(
         model.model, examples, SftConfig(batch_size=16, epochs=4, learning_rate=3e-3), seed=0, folder=folder / "sft"
     )
     save_model(model.model, model.tokenizer, folder / "model")
     return folder / "model"
+
+
+def exercises(rng):
+    """Some talk, and which of two texts is better."""
+    for _ in range(64):
+        yield (Message("user", " ".join(rng.choices(WORDS, k=5))),), " ".join(rng.choices(WORDS, k=rng.randint(2, 12)))
+        texts = [" ".join(rng.choices(WORDS, k=5)) for _ in range(3)]
+        asked = comparison((Message("user", texts[0]),), texts[1], texts[2], None, False)
+        yield (Message("user", asked),), rng.choice("AB")
 
 
 def questions_of(folder: Path, count: int) -> list[str]:

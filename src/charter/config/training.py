@@ -153,7 +153,8 @@ class PolicyConfig(Training):
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100
     prompts_per_step: Count = 16
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Count = 8
+    """Responses to each prompt, which are compared with each other; ppo, which compares none, can do with one."""
     updates_per_rollout: Count = 1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     warmup_fraction: Probability = 0.05
@@ -207,6 +208,15 @@ class PolicyConfig(Training):
             raise ValueError(
                 f"rollouts.source {self.rollouts.source!r} is no server: write it as http://host:8000/v1#name, or leave rollouts "
                 "out: this process then samples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_group_has_two(self) -> PolicyConfig:
+        if self.group_size < 2 and self.algorithm in ("grpo", "rloo"):
+            raise ValueError(
+                f"group_size is {self.group_size}: {self.algorithm} compares the responses of a group, so that one alone teaches "
+                "nothing: give it 2 or more, or choose ppo"
             )
         return self
 

@@ -192,7 +192,15 @@ def check_routes(sources: Sequence[RewardSource], prompts: Sequence[Prompt]) -> 
     """
     domains = [source.domains for source in sources]
     routed = [{prompt.id for prompt in prompts_of(place, domains, prompts)} for place in range(len(domains))]
-    there = ", ".join(sorted({str(prompt.domain) for prompt in prompts})[:10])
+    known = {str(prompt.domain) for prompt in prompts if prompt.domain is not None}
+    there = ", ".join(sorted(known)[:10]) or "none"
+    for place, named in enumerate(domains):
+        strange = [name for name in named if name not in known] if isinstance(named, tuple) else []
+        if strange:
+            raise ConfigError(
+                f"policy.reward[{place}].domains: no prompt is of {strange[0]!r} (the prompts' domains: {there}): mend the name, "
+                "or leave it out"
+            )
     for place, ids in enumerate(routed):
         if not ids:
             raise ConfigError(

@@ -89,12 +89,14 @@ def advantages_of(rewards: Sequence[float | None], config: PolicyConfig) -> tupl
     """Advantages float[R] and bool[R], True where there is a reward."""
     shape = (-1, config.group_size)
     valid_PG = torch.tensor([reward is not None for reward in rewards]).view(shape)
-    reward_PG = torch.tensor([0.0 if reward is None else reward for reward in rewards]).view(shape)
+    # in float32 the mean of equal rewards may differ from them by rounding, of which Adam's first step would make a whole one
+    known = [0.0 if reward is None else reward for reward in rewards]
+    reward_PG = torch.tensor(known, dtype=torch.float64).view(shape)
     if config.algorithm == "rloo":
         advantage_PG = leave_one_out_advantages(reward_PG, valid_PG)
     else:
         advantage_PG = group_advantages(reward_PG, valid_PG, config.scale_advantages == "group")
-    return advantage_PG.flatten(), valid_PG.flatten()
+    return advantage_PG.flatten().float(), valid_PG.flatten()
 
 
 @dataclass(frozen=True)

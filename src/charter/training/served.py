@@ -21,7 +21,8 @@ from charter.training.packing import PackedRow, response_logprobs
 
 FOLDER = ".served"  # hidden: no content of a stage
 LOOKED_AT = 8  # responses
-MAX_DIFFERENCE = 0.1  # nats per token; bfloat16 stays well below
+MAX_DIFFERENCE = {torch.float32: 1e-3}  # nats per token; another arithmetic makes some 1e-6
+MAX_ROUNDED = 0.1  # in other precisions
 
 
 class ServedPolicy:
@@ -66,11 +67,15 @@ class ServedPolicy:
         for row, values in enumerate(sampled.logprobs[: len(rows)]):
             theirs_RT[row, : len(values)] = torch.tensor(values)
         apart = float((found.logprobs_RT - theirs_RT).abs().sum() / found.mask_RT.sum())
-        if not apart < MAX_DIFFERENCE:  # NaN neither
+        most = MAX_DIFFERENCE.get(next(policy.parameters()).dtype, MAX_ROUNDED)
+        if not apart < most:  # NaN neither
             mode = "" if temperature == 1 else ", at a temperature that isn't 1 with --logprobs-mode processed_logprobs"
+            tied = (
+                "; on CPUs vLLM keeps the old head of a model whose embeddings are tied: leave policy.rollouts out then"
+            )
             raise TrainingError(
-                f"{self._server.name}: its log-probabilities are {apart:.3g} nats per token from the policy's (at most "
-                f"{MAX_DIFFERENCE:g}): start it with this run's model in the same precision{mode}"
+                f"{self._server.name}: its log-probabilities are {apart:.3g} nats per token from the policy's (at most {most:g}): "
+                f"start it with this run's model in the same precision{mode}{tied if policy.config.tie_word_embeddings else ''}"
             )
 
     def close(self) -> None:

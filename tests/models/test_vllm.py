@@ -154,7 +154,8 @@ def test_labels_by_the_server_are_those_of_the_model_here(served):
         if a.abstained is None and b.abstained is None
     ]
     print(f"{folder}: {len(both)} of {sum(map(len, ours))} labels, worst {max(abs(a - b) for a, b in both):.1e}")
-    assert len(both) >= 90 and max(abs(a - b) for a, b in both) < 1e-3
+    # a spelling of an option that is none of the 20 likeliest tokens is lost
+    assert len(both) >= 90 and max(abs(a - b) for a, b in both) < 5e-3
 
 
 def grown(rollouts):

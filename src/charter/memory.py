@@ -141,7 +141,8 @@ class _Plan:
             return [*self._training("policy", section), self._weights("reference", over=over)]
         over = self._over(config, "policy")
         parts = self._training("policy", config)
-        parts.append(self._weights("reference", over=over))
+        # TRL loads a reference of its own
+        parts.append(self._weights("reference", over=over if self.config.engine == "charter" else None))
         shared = over if self._reward_is_adapter() else None
         if config.needs_reward_model:
             parts += self._reward_model(shared) * self.config.reward.ensemble

@@ -42,7 +42,7 @@ class VllmServer:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        for _ in range(1500):
+        for _ in range(4500):  # a loaded machine takes minutes
             if self._answers():
                 return self
             if self._process.poll() is not None:

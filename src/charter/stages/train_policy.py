@@ -73,13 +73,7 @@ def run(
         DataError: no prompt fits into the model's context.
     """
     with load(start) as policy:
-        encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
-        longest = config.max_new_tokens + len(policy.closing_ids)  # a reward is read behind them
-        fitting = [prompt for prompt in encoded if len(prompt.ids) + longest <= policy.context]
-        if not fitting:
-            raise DataError(
-                f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"
-            )
+        fitting = _fitting(config, policy, prompts)
 
         def save_step(step: int) -> None:
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
@@ -97,6 +91,8 @@ def run(
             "callbacks": Callbacks(told, save_step, recorder.record, watch, recorder.refusals),
         }
         if trl is not None:  # TRL loads the reference itself
+            if config.lora is not None:
+                policy.model = adapted(policy.model, config.lora, seed)
             trained = trl_engine.train_grpo(policy.model, policy.tokenizer, rewards, fitting, config, trl, **settings)
         else:
             value_model = _value_model(reward_model, policy, config.lora, seed) if config.algorithm == "ppo" else None
@@ -108,8 +104,20 @@ def run(
                 train: Callable[..., dict[str, Any]] = train_ppo if config.algorithm == "ppo" else train_grpo
                 trained = train(*models, rewards, fitting, config, **settings, sampler=sampler)
         save_trained(policy.model, policy, folder)
-    counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
+    counts = {"num_prompts": len(fitting), "num_too_long": len(prompts) - len(fitting)}
     return {**trained, **counts, "warnings": watch.warnings, "reward": ", ".join(name_of(part.by) for part in reward)}
+
+
+def _fitting(config: PolicyConfig, policy: LocalModel, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+    """The prompts that leave room for a response, and for what stands behind it where its reward is read."""
+    encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
+    longest = config.max_new_tokens + len(policy.closing_ids)
+    fitting = [prompt for prompt in encoded if len(prompt.ids) + longest <= policy.context]
+    if not fitting:
+        raise DataError(
+            f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"
+        )
+    return fitting
 
 
 @contextmanager

@@ -141,7 +141,8 @@ class _Plan:
             return [*self._training("policy", section), self._weights("reference", over=over)]
         over = self._over(config, "policy")
         parts = self._training("policy", config)
-        parts.append(self._weights("reference", over=over))
+        # TRL loads a reference of its own
+        parts.append(self._weights("reference", over=over if self.config.engine == "charter" else None))
         shared = over if self._reward_is_adapter() else None
         if config.needs_reward_model:
             parts += self._reward_model(shared) * self.config.reward.ensemble
@@ -216,11 +217,11 @@ class _Plan:
         parts = [self._weights(name, classifier=classifier, over=over)]
         num_trained, copies = self._num_weights(shape, classifier), 2 if width == FLOAT32 else 3
         if section.lora is not None:
-            num_trained, width, copies = self._num_trained(shape, section.lora, classifier), FLOAT32, 2
+            num_trained, copies = self._num_trained(shape, section.lora, classifier), 2
             parts.append(Part(name, "adapters", num_trained * FLOAT32))
         return [
             *parts,
-            Part(name, "gradients", num_trained * width),
+            Part(name, "gradients", num_trained * FLOAT32),
             Part(name, "optimiser", num_trained * copies * FLOAT32),
             Part(name, "activations", self._activations(shape, section, classifier), "an estimate, at most"),
         ]

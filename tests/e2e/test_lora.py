@@ -159,11 +159,6 @@ def test_dpo_by_adapters(tiny_world, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (("engine=trl", f"sft.lora={LORA}"), "leave sft.lora out, or leave engine out"),
-        (
-            ("scale.processes=2", "scale.sharding=fsdp", f"reward.lora={LORA}"),
-            "leave reward.lora out, or write scale.sharding: ddp",
-        ),
         (("sft.lora={targets: []}",), "sft.lora"),
     ],
 )

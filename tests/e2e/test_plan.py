@@ -6,8 +6,12 @@ import sys
 import pytest
 
 from charter.cli import main as cli
-from charter.plan.make import against, make_plan
+from charter.plan.calibrate import Speed, time_adapters
+from charter.plan.make import _seconds, against, make_plan
+from charter.plan.work import StageWork
+from charter.records import Message
 from charter.run_file import load_run
+from charter.stages.saved import loaded
 
 
 @pytest.fixture
@@ -34,6 +38,24 @@ def test_a_calibrated_plan_foretells_the_run(finished):
     assert by_name(plan)["1-revise"]["calls"] == 12 * (1 + 2 * 2)
     assert by_name(plan)["6-policy"]["calls"] == 4 * 3 * 2
     assert by_name(plan)["7-evaluate"]["rows"] == 9 * 5  # initial, after one round, SL-CAI, one checkpoint, RL-CAI
+
+
+def test_adapters_have_a_speed_of_their_own(tiny_world):
+    pytest.importorskip("peft", reason="PEFT is not installed")
+    speed = Speed(4, 0.0, 0.0, 1.0, per_trained_token=1.0, per_adapted_token=3.0)
+    work = [
+        StageWork(name, 1, "rows", {}, 0.0, trained_tokens=10.0) for name in ("2-sft-round-1", "5-reward", "6-policy")
+    ]
+    for setting, expected in (
+        ("sft.lora={rank: 2}", [30, 10, 10]), ("reward.lora={rank: 2}", [10, 30, 10]), ("policy.lora={rank: 2}", [10, 10, 30])
+    ):  # fmt: skip
+        config = load_run(tiny_world / "run.yaml", (setting,))
+        assert [_seconds(config, stage, speed)[0] for stage in work] == expected
+    with loaded(config.model) as model:
+        talk = (Message("user", "open the door ?"),)
+        assert time_adapters(model, [(talk, "yes please")] * 4, config.policy.lora) > 0
+    served = load_run(tiny_world / "run.yaml", ("policy.rollouts={source: 'http://localhost:1/v1#m'}",))
+    assert _seconds(served, work[2], speed) == (None, "http://localhost:1/v1#m wasn't asked")
 
 
 def test_without_calibration_it_is_an_upper_bound(finished):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("trl", reason="TRL is not installed")
+pytest.importorskip("peft", reason="PEFT is not installed")
 
 from charter.audit.run import audit_run
 from charter.config import ModelConfig
@@ -15,7 +16,10 @@ from charter.run_file import load_run
 from charter.stages.saved import load_reward_model
 from charter.store.jsonl import read_rows
 
-SETTINGS = ("engine=trl", "revise.rounds=1", "sft.epochs=1", "reward.epochs=1", "evaluate.sl_rounds=[]")
+SETTINGS = (
+    "engine=trl", "revise.rounds=1", "sft.epochs=1", "reward.epochs=1", "evaluate.sl_rounds=[]", "policy.lora={rank: 2}",
+    "policy.learning_rate=0.02",
+)  # fmt: skip
 
 
 def test_the_chain_completes_and_leaves_the_same_files(tiny_world, tmp_path):
@@ -32,4 +36,6 @@ def test_the_chain_completes_and_leaves_the_same_files(tiny_world, tmp_path):
     assert all(row["prompt"]["id"].startswith("train-") and row["reward"] is not None for row in rollouts)
     assert [point["kl_k1"] for point in summary["curves"]["rl"]] == [None] * 4
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pt*"))  # no pickles
+    saved = {p.name for p in (tmp_path / "6-policy" / "adapter").iterdir()}
+    assert {"adapter_model.safetensors", "base.json"} <= saved, "the policy was trained by an adapter"
     assert audit_run(tmp_path)["findings"] is not None

@@ -85,8 +85,14 @@ def test_a_source_without_prompts_and_a_prompt_without_source_are_refused():
     check_routes([one, RewardSource(by="reward-model", domains="rest")], PROMPTS)
     with pytest.raises(ConfigError, match=r"2 prompts, of domain None, have no source: give one domains: rest"):
         check_routes([one], PROMPTS)
-    with pytest.raises(ConfigError, match=r"policy.reward\[1\].domains: no prompt is of \('maths',\)"):
+    with pytest.raises(
+        ConfigError, match=r"policy.reward\[1\].domains: no prompt is of 'maths' \(the prompts' domains: code, math\)"
+    ):
         check_routes([RewardSource(by="reward-model"), RewardSource(by=checker, domains=("maths",))], PROMPTS)
+    with pytest.raises(
+        ConfigError, match=r"policy.reward\[0\].domains: no prompt is of 'poems'"
+    ):  # beside one that is there
+        check_routes([RewardSource(by=checker, domains=("math", "poems")), RewardSource(by="reward-model")], PROMPTS)
 
 
 def test_forms_of_the_run_file():

@@ -88,6 +88,13 @@ def train(loop, folder, on_step=None):
             value = reward_model_from_policy(make_model(seed=3), Tokens)
             config = PolicyConfig(algorithm="ppo", **POLICY)
             train_ppo(model, make_model(), value, rewards, prompts, config, **of_policy)
+        case "lora-sft":
+            model = adapted(model, LoraConfig(rank=3), seed=0)
+            examples = [(pair.prompt_ids, pair.a_ids) for pair in pairs()]
+            train_sft(model, examples, SftConfig(batch_size=8, epochs=2, **STEPS), on_step=tell, **common)
+        case "lora-reward":
+            model = adapted(reward_model_from_policy(model, Tokens, shared=True), LoraConfig(rank=4), seed=0)
+            train_reward(model, pairs(), RewardConfig(batch_size=8, epochs=2, **STEPS), on_step=tell, **common)
         case "lora":
             base = reward_model_from_policy(reference := make_model(), Tokens, shared=True)
             lora = LoraConfig(rank=4)

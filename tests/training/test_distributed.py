@@ -53,12 +53,16 @@ def test_two_processes_find_what_one_does(sharding, starter, alone, tmp_path):
         assert_alike(found, alone, loop)
 
 
-def test_two_processes_train_the_same_adapters(tmp_path):
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_adapters(sharding, tmp_path):
+    """By PPO policy and value model are trained, over one base."""
     pytest.importorskip("peft", reason="PEFT is not installed")
-    alone = {"lora": json.loads(json.dumps(ranks.train("lora", tmp_path / "alone")))}
-    found, _ = together(tmp_path / "together", "ddp", "lora")
-    assert_alike(found, alone, "lora")
-    assert any("lora_B" in name and size > 0 for name, size in found["lora"]["weights"].items())
+    loops = ["lora", "lora-sft", "lora-reward"]
+    alone = {loop: json.loads(json.dumps(ranks.train(loop, tmp_path / "alone"))) for loop in loops}
+    found, _ = together(tmp_path / "together", sharding, ",".join(loops))
+    for loop in loops:
+        assert_alike(found, alone, loop)
+        assert any("lora_B" in name and size > 0 for name, size in found[loop]["weights"].items())
 
 
 def test_a_killed_process_is_replaced_and_the_curve_is_the_same(alone, tmp_path):

@@ -330,3 +330,15 @@ def test_bfloat16_trains(tmp_path):
     assert any(not torch.equal(before[name], value) for name, value in weights(policy).items())
     assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
     assert isinstance(summary["kl"], float)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_groups_of_equal_rewards_teach_nothing(policy, reference, tmp_path, algorithm):
+    rows, before = [], weights(policy)
+    config = CONFIG.model_copy(update={"algorithm": algorithm, "kl_coef": 0.0, "steps": 2, "group_size": 7})
+    train_grpo(
+        policy, reference, lambda rollouts: [0.1] * len(rollouts), PROMPTS, config, seed=0, folder=tmp_path, stop_ids=[],
+        callbacks=Callbacks(on_step=rows.append),
+    )  # fmt: skip
+    assert all(row["grad_norm"] < 1e-9 and row["reward_std"] < 1e-6 and row["stopped_fraction"] == 0 for row in rows)
+    assert_same(weights(policy), before, atol=1e-6, rtol=0)  # rounding of a mean must not become a step of Adam's

@@ -220,3 +220,25 @@ def test_a_model_that_cannot_is_told_in_one_line():
             checkpoint_layers(model)
     finally:
         del type(model).supports_gradient_checkpointing
+
+
+def test_gradients_of_many_passes_add_up_in_float32(tmp_path, monkeypatch):
+    """In bfloat16 the sum of many small ones would lose the small ones."""
+    rows = [PackedRow(p.prompt_ids, [p.a_ids]) for p in pairs() * 20]
+    expected: dict[str, torch.Tensor] = {}
+    for row in rows:
+        model = make_model(dtype=torch.bfloat16)
+        count = sum(len(r.responses[0]) for r in rows)
+        loss = -packing.response_logprobs(model, [row]).logprobs_RT.sum() / count
+        loss.backward()
+        for name, value in gradients(model).items():
+            expected[name] = expected.get(name, 0) + value.double()
+    model, seen = make_model(dtype=torch.bfloat16), {}
+    trainer = Trainer(model, tmp_path, num_steps=1, learning_rate=1e-3, warmup_fraction=0, settings=[])
+    look = lambda: seen.update({name: w.grad.clone() for name, w in trainer._weights.items()})  # noqa: E731
+    monkeypatch.setattr(trainer.optimizer, "step", look)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
+    measured = accumulate_sft(model, rows, 1)
+    trainer.update(measured["loss"])
+    assert distance(seen, expected) < 1e-5
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -127,3 +127,25 @@ def test_a_stopped_run_resumes_to_the_same_weights_of_both_models(tmp_path):
     train(*resumed, tmp_path / "torn")
     for first, second in zip(whole, resumed, strict=True):
         assert_same(weights(first), weights(second))
+
+
+def test_one_response_to_a_prompt_is_enough_and_it_may_never_end(policy, tmp_path):
+    rows, rolled = [], []
+    config = CONFIG.model_copy(update={"group_size": 1, "steps": 2})
+    callbacks = Callbacks(rows.append, on_rollouts=lambda step, rollouts, _: rolled.append(rollouts))
+    before = weights(policy)
+    train_ppo(
+        policy, make_model(), make_value_model(), lambda rs: [float(r.response_ids[0]) for r in rs], PROMPTS, config,
+        seed=0, folder=tmp_path, stop_ids=[], callbacks=callbacks,
+    )  # fmt: skip
+    assert [len(rollouts) for rollouts in rolled] == [3, 3]
+    assert all(not r.stopped and len(r.response_ids) == 6 for r in rolled[0])
+    assert all(row["stopped_fraction"] == 0 and row["grad_norm"] > 0 for row in rows)
+    assert any(not torch.equal(before[name], value) for name, value in weights(policy).items())
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_a_group_of_one_is_refused_where_groups_are_compared(algorithm):
+    with pytest.raises(ValueError, match=rf"group_size is 1: {algorithm} compares .* or choose ppo"):
+        PolicyConfig(algorithm=algorithm, group_size=1)
+    assert PolicyConfig(algorithm="ppo", group_size=1).group_size == 1

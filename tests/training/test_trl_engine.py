@@ -12,9 +12,10 @@ pytest.importorskip("trl", reason="TRL is not installed")
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from charter.config import PolicyConfig, RewardConfig, RunConfig, SftConfig
+from charter.config import LoraConfig, PolicyConfig, RewardConfig, RunConfig, SftConfig
 from charter.errors import ConfigError, TrainingError
 from charter.training import trl_engine
+from charter.training.lora import adapted, adapters_of
 from charter.training.packing import PackedRow
 from charter.training.policy_loop import Callbacks
 from charter.training.reward import EncodedPair, accumulate_reward, reward_model_from_policy
@@ -22,9 +23,10 @@ from charter.training.rollout import EncodedPrompt
 from charter.training.sft import accumulate_sft
 from charter.training.trl_trainer import check_engine
 
-from .tiny import END, VOCAB, make_model, weights
+from .tiny import END, VOCAB, assert_same, make_model, weights
 
 WANTED = 7
+LORA = LoraConfig(rank=4, alpha=16)
 
 
 @pytest.fixture
@@ -112,6 +114,50 @@ def test_grpo_gets_our_prompts_and_learns_what_is_rewarded(tokenizer, tmp_path):
     assert all(row["kl_k1"] is None for row in seen) and seen[-1]["kl_k3"] > 0.01
     assert found["kl"] is None and found["stopped_by"] == "steps" and found["num_steps"] == 16
     assert any(not torch.equal(before[name], value) for name, value in weights(policy).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_are_trained_and_nothing_else(dtype, tokenizer, examples, pairs, tmp_path):
+    pytest.importorskip("peft", reason="PEFT is not installed")
+    make_model(dtype=dtype).save_pretrained(tmp_path / "start")
+    base = type(make_model()).from_pretrained(tmp_path / "start", dtype=dtype)
+    before = weights(base)
+    prompts = [EncodedPrompt(f"p{i}", [10 + i, 3, 20 + i]) for i in range(3)]
+    fast = {"learning_rate": 3e-2, "lora": LORA}
+
+    def by(kind):
+        model = adapted(
+            reward_model_from_policy(base, tokenizer, shared=True) if kind == "reward" else base, LORA, seed=0
+        )
+        common = {"seed": 0, "folder": tmp_path / kind}
+        match kind:
+            case "sft":
+                trl_engine.train_sft(
+                    model, tokenizer, examples, SftConfig(epochs=6, batch_size=24, **fast), {}, **common
+                )
+            case "reward":
+                config = RewardConfig(epochs=6, batch_size=24, **fast)
+                trl_engine.train_reward(model, tokenizer, pairs, config, {}, **common)
+            case "grpo":
+                config = PolicyConfig(steps=8, prompts_per_step=3, group_size=8, max_new_tokens=6, kl_coef=0.01, **fast)
+                trl_engine.train_grpo(
+                    model, tokenizer, lambda rs: [r.response_ids.count(WANTED) / len(r.response_ids) for r in rs], prompts,
+                    config, {}, stop_ids=[END], callbacks=Callbacks(), **common,
+                )  # fmt: skip
+        return model
+
+    for kind, figure, sign in (("sft", "loss", -1), ("reward", "loss", -1), ("grpo", "reward_mean", 1)):
+        model = by(kind)
+        rows = lines(tmp_path / kind)
+        assert sign * (rows[-1][figure] - rows[0][figure]) > 0.05, kind
+        moved = adapters_of(model)
+        assert any(bool(p.any()) for name, p in moved.items() if "lora_B" in name)
+        assert {p.dtype for p in moved.values()} == {torch.float32}
+        assert_same({k: v.to(dtype) for k, v in weights(base).items()}, before)
+        if kind == "grpo":
+            assert rows[0]["kl_k3"] == pytest.approx(0, abs=1e-3) and rows[-1]["kl_k3"] > 0.01, (
+                "the base is the reference"
+            )
 
 
 def run_config(**settings):

@@ -60,7 +60,7 @@ class RewardScorer:
         self._chat = ChatEncoder(tokenizer)
 
     def __call__(self, texts: Texts) -> list[float]:
-        """The reward (nats) of each response, read at its end of turn.
+        """The reward (nats) of each response, read where the conversation ends.
 
         Raises:
             TooMuchWork: it would take longer than an audit may.
@@ -70,12 +70,9 @@ class RewardScorer:
         return _by_length(rows, self._score)
 
     def encoded(self, texts: Texts) -> list[list[int]]:
-        """Token ids of each prompt and response, up to the end of turn."""
-        return [[*self._chat.prompt(p.messages), *self._response(text)] for p, text in texts]
-
-    def _response(self, text: str) -> list[int]:
-        spoken = text if self._chat.has_template else f" {text.strip()}"
-        return [*self._chat.text(spoken), self._chat.end_id]
+        """Token ids of each prompt and response, up to the end of the conversation."""
+        closing = self._chat.closing_ids
+        return [[*self._chat.prompt(p.messages), *self._chat.said(text), *closing] for p, text in texts]
 
     def _score(self, rows: list[list[int]]) -> list[float]:
         import torch

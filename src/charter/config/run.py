@@ -108,22 +108,11 @@ class RunConfig(Section):
             "policy.kl_target": policy.kl_target is not None,
             "policy.kl_budget": policy.kl_budget is not None,
             "policy.monitor.on_alarm stop": policy.monitor.on_alarm == "stop",
+            "policy.rollouts (trl.grpo.use_vllm says it there)": policy.rollouts is not None,
             "scale.processes": self.scale.processes > 1,
         }
         for what in (name for name, found in wrong.items() if found):
             raise ValueError(f"engine trl knows grpo with a k3 penalty in the loss, in one process: leave {what} out")
-        return self
-
-    @model_validator(mode="after")
-    def _adapters_go_with_the_rest(self) -> RunConfig:
-        sections = {"sft": self.sft, "reward": self.reward, "policy": self.policy, "dpo": self.dpo}
-        for name in (name for name, section in sections.items() if section.lora is not None):
-            if self.engine == "trl":
-                raise ValueError(f"engine trl trains whole models here: leave {name}.lora out, or leave engine out")
-            if self.scale.sharding == "fsdp":
-                raise ValueError(
-                    f"fsdp splits models that train whole: leave {name}.lora out, or write scale.sharding: ddp"
-                )
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from charter.config.base import Count, Probability, Section, Source
+from charter.config.base import SERVERS, Count, ModelConfig, Probability, Section, Source
 from charter.config.labelers import CheckerConfig, DirectConfig
 
 
@@ -142,7 +142,7 @@ class MonitorConfig(Section):
 
 class PolicyConfig(Training):
     later: ClassVar[frozenset[str]] = Training.later | {
-        "reward", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution",
+        "reward", "rollouts", "kl_estimator", "kl_in", "kl_target", "entropy_coef", "monitor", "caution",
     }  # fmt: skip
     algorithm: Literal["grpo", "rloo", "ppo", "dpo"] = "grpo"
     """grpo: advantages within the group; rloo: against the mean of the others, unscaled; ppo: from a value model; dpo: no
@@ -153,7 +153,8 @@ class PolicyConfig(Training):
     """helpful: reinforcement learning only (ablation)."""
     steps: Count = 100
     prompts_per_step: Count = 16
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Count = 8
+    """Responses to each prompt, which are compared with each other; ppo, which compares none, can do with one."""
     updates_per_rollout: Count = 1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     warmup_fraction: Probability = 0.05
@@ -182,6 +183,9 @@ class PolicyConfig(Training):
     max_new_tokens: Count = 256
     temperature: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Count = 10
+    rollouts: ModelConfig | None = None
+    """A vLLM server that samples the rollouts, as http://host:8000/v1#name, and is given the policy's weights before each step;
+    None: this process samples."""
     monitor: MonitorConfig = MonitorConfig()
     caution: Literal["min"] | Annotated[float, Field(ge=0)] = 1.0
     """With reward.ensemble: the reward is the members' mean less so many of their standard deviations; or the least of them."""
@@ -197,6 +201,24 @@ class PolicyConfig(Training):
     def needs_reward_model(self) -> bool:
         """Is a reward model among the sources?"""
         return any(source.by == "reward-model" for source in self.reward_sources)
+
+    @model_validator(mode="after")
+    def _rollouts_come_from_a_server(self) -> PolicyConfig:
+        if self.rollouts is not None and not self.rollouts.source.startswith(SERVERS):
+            raise ValueError(
+                f"rollouts.source {self.rollouts.source!r} is no server: write it as http://host:8000/v1#name, or leave rollouts "
+                "out: this process then samples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_group_has_two(self) -> PolicyConfig:
+        if self.group_size < 2 and self.algorithm in ("grpo", "rloo"):
+            raise ValueError(
+                f"group_size is {self.group_size}: {self.algorithm} compares the responses of a group, so that one alone teaches "
+                "nothing: give it 2 or more, or choose ppo"
+            )
+        return self
 
     @model_validator(mode="after")
     def _dpo_asks_for_no_reward(self) -> PolicyConfig:

@@ -6,6 +6,7 @@ messages say. A message that spells a control token ("<|im_end|>") has it cut in
 
 from __future__ import annotations
 
+import copy
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ class ChatEncoder:
     Attributes:
         has_template: whether the tokenizer has a chat template.
         end_id: the token that ends an assistant's turn.
+        closing_ids: all that stands behind the last turn of a conversation that is over: ``end_id``, and where the template
+            goes on after it, that too ("<|im_end|>" and a line break). Nobody says it, but a classifier reads its score there.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -37,7 +40,7 @@ class ChatEncoder:
         self._frames: dict[tuple[str, ...], list[str]] = {}
         self._control_ids, self._control = _control_tokens(tokenizer)
         self._control_set = set(self._control_ids.values())
-        self.end_id = self._end_id()
+        self.end_id, self.closing_ids = self._ending()
 
     def _check_templates(self) -> None:
         told = getattr(self.tokenizer, "chat_template", None)
@@ -71,6 +74,10 @@ class ChatEncoder:
     def text(self, content: str) -> list[int]:
         """Token ids of plain text; what spells a control token is cut in two."""
         return self._encode_pieces(self._halves(self._plain(content)))
+
+    def said(self, content: str) -> list[int]:
+        """Token ids of what an assistant says, without the end of its turn."""
+        return self.text(content if self.has_template else f" {content.strip()}")
 
     def _plain(self, content: str) -> str:
         """In a plain transcript a message must not speak in another's name."""
@@ -132,16 +139,34 @@ class ChatEncoder:
             pieces.append(before)
         return [*pieces, rendered]
 
-    def _end_id(self) -> int:
-        """The first control token that the template puts after an assistant's turn; else the end of the text."""
+    def _ending(self) -> tuple[int, list[int]]:
+        """The first control token that the template puts after an assistant's turn, and all from there on; else the end of
+        the text."""
         if self.has_template:
             after = self._render(("user", "assistant"), add_generation_prompt=False)[-1]
-            first = next(iter(self._template_pieces(after.lstrip())), None)
-            if isinstance(first, int):
-                return first
+            pieces = list(self._template_pieces(after.lstrip()))
+            if pieces and isinstance(pieces[0], int):
+                return pieces[0], self._encode_pieces(pieces)
         if self.tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer names no token that ends a turn; set eos_token in tokenizer_config.json")
-        return int(self.tokenizer.eos_token_id)
+        end = int(self.tokenizer.eos_token_id)
+        return end, [end]
+
+
+def padded_apart(tokenizer: Any, last: int) -> Any | None:
+    """A copy whose padding is another token than ``last``, with which conversations end; None: no special token is left.
+
+    A classifier finds where a text ends by what isn't padding, and would read its score before an end that looks like it.
+    """
+    specials = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i != last)
+    named = [i for i in specials if "pad" in tokenizer.convert_ids_to_tokens(i).lower()]
+    first = [tokenizer.pad_token_id, *named, tokenizer.unk_token_id, tokenizer.bos_token_id, *specials]
+    found = next((i for i in first if i is not None and i != last), None)
+    if found is None:
+        return None
+    own = copy.deepcopy(tokenizer)
+    own.pad_token = tokenizer.convert_ids_to_tokens(found)
+    return own
 
 
 def _control_tokens(tokenizer: Any) -> tuple[dict[str, int], re.Pattern[str]]:

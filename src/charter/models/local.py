@@ -32,6 +32,8 @@ class LocalModel:
         self.has_chat_template = self._chat.has_template
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1_000_000)
         self.stop_ids = self._stop_ids()
+        if self.model.generation_config and len(self.stop_ids) > 1:
+            self.model.generation_config.eos_token_id = self.stop_ids  # once saved, every library stops where we do
         self._known_spellings: dict[str, list[list[int]]] = {}
 
     def _stop_ids(self) -> list[int]:
@@ -45,7 +47,16 @@ class LocalModel:
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of an assistant turn, with the token that ends it."""
-        return [*self._chat.text(text if self.has_chat_template else f" {text.strip()}"), self._chat.end_id]
+        return [*self._chat.said(text), self._chat.end_id]
+
+    @property
+    def closing_ids(self) -> list[int]:
+        """What stands behind the last response of a conversation that is over: there a reward is read."""
+        return self._chat.closing_ids
+
+    def encode_scored(self, text: str) -> list[int]:
+        """Token ids of an assistant turn, up to where a reward is read."""
+        return [*self._chat.said(text), *self._chat.closing_ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of response tokens, without the stop token and what a base model says in the user's name."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from charter.config import LoraConfig
 from charter.models.decode import MAX_ROWS_CPU, MAX_ROWS_GPU
 from charter.models.local import LocalModel
 from charter.plan.meter import Tally
@@ -39,6 +41,7 @@ class Speed:
     per_row: float
     written_tokens: float  # of one row in the timing
     per_trained_token: float = 0.0
+    per_adapted_token: float = 0.0  # the same where adapters train
     per_forward_token: float = 0.0
     max_rows: int = MAX_ROWS_CPU
 
@@ -77,16 +80,9 @@ def time_passes(model: LocalModel, texts: Sequence[tuple[Conversation, str]]) ->
     """(seconds per token forward and backward, seconds per token forward alone); the second of two passes counts."""
     import torch
 
-    from charter.training.packing import TOKENS_PER_FORWARD, PackedRow
-    from charter.training.sft import accumulate_sft
-
-    rows = [PackedRow(model.encode_prompt(turns), [model.encode_response(text)]) for turns, text in texts]
+    rows = _rows(model, texts)
     num_tokens = sum(map(len, rows))
-    for _ in range(2):
-        began = time.monotonic()
-        accumulate_sft(model.model, rows, TOKENS_PER_FORWARD)
-        trained = time.monotonic() - began
-        model.model.zero_grad(set_to_none=True)
+    trained = _time_training(model.model, rows)
     with torch.no_grad():
         for _ in range(2):
             began = time.monotonic()
@@ -95,8 +91,34 @@ def time_passes(model: LocalModel, texts: Sequence[tuple[Conversation, str]]) ->
     return trained / num_tokens, forward / num_tokens
 
 
-def _forward(model: LocalModel, rows: Sequence[object]) -> None:
+def time_adapters(model: LocalModel, texts: Sequence[tuple[Conversation, str]], lora: LoraConfig) -> float:
+    """Seconds per token forward and backward where adapters on the model train; its own weights are frozen from here on."""
+    from charter.training.lora import adapted
+
+    rows = _rows(model, texts)
+    return _time_training(adapted(model.model, lora, seed=0), rows) / sum(map(len, rows))
+
+
+def _rows(model: LocalModel, texts: Sequence[tuple[Conversation, str]]) -> list[Any]:
+    from charter.training.packing import PackedRow
+
+    return [PackedRow(model.encode_prompt(turns), [model.encode_response(text)]) for turns, text in texts]
+
+
+def _time_training(model: Any, rows: Sequence[Any]) -> float:
+    from charter.training.packing import TOKENS_PER_FORWARD
+    from charter.training.sft import accumulate_sft
+
+    for _ in range(2):
+        began = time.monotonic()
+        accumulate_sft(model, rows, TOKENS_PER_FORWARD)
+        trained = time.monotonic() - began
+        model.zero_grad(set_to_none=True)
+    return trained
+
+
+def _forward(model: LocalModel, rows: Sequence[Any]) -> None:
     from charter.training.packing import TOKENS_PER_FORWARD, response_logprobs, rows_by_tokens
 
-    for piece in rows_by_tokens(rows, TOKENS_PER_FORWARD):  # type: ignore[arg-type]
-        response_logprobs(model.model, [rows[i] for i in piece])  # type: ignore[misc]
+    for piece in rows_by_tokens(rows, TOKENS_PER_FORWARD):
+        response_logprobs(model.model, [rows[i] for i in piece])

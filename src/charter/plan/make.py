@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from charter.config import EndpointConfig, ModelConfig, RunConfig, labeler_models
+from charter.config import EndpointConfig, ModelConfig, RunConfig, Training, labeler_models
 from charter.memory import StageMemory, memory_plan
 from charter.plan.meter import Meter, StandIn, Tally, TokenRuler
 from charter.plan.work import Probe, StageWork
@@ -83,7 +83,7 @@ def _calibrated(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
     import torch
 
     from charter.models.endpoint import is_endpoint
-    from charter.plan.calibrate import LocalRuler, time_generating, time_passes
+    from charter.plan.calibrate import LocalRuler, time_adapters, time_generating, time_passes
     from charter.stages.saved import loaded
 
     torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
@@ -114,7 +114,11 @@ def _calibrated(config: RunConfig, inputs: Inputs) -> dict[str, Any]:
         work = probe.work()
         texts = [(prompt.messages, "a few words " * 8) for prompt in inputs.prompts[: speed.rows]]
         trained, forward = time_passes(model, texts)
-        speed = dataclasses.replace(speed, per_trained_token=trained, per_forward_token=forward)
+        adapters = next(filter(None, (section.lora for section in _sections(config))), None)
+        adapted = time_adapters(model, texts, adapters) if adapters is not None else trained
+        speed = dataclasses.replace(
+            speed, per_trained_token=trained, per_adapted_token=adapted, per_forward_token=forward
+        )
     notes = [MEASURED.format(rows=speed.rows), *([SERVERS] if servers_of(config) else [])]
     if any(wanted.source not in meters and not is_endpoint(wanted.source) for wanted in asked):
         notes.append("a labeler that is another local model was not loaded: its time isn't known")
@@ -179,13 +183,24 @@ def _stage(
 def _seconds(config: RunConfig, stage: StageWork, speed: Any) -> tuple[float | None, str | None]:
     if speed is None:
         return None, "not calibrated"
-    found = stage.trained_tokens * speed.per_trained_token + stage.forward_tokens * speed.per_forward_token
+    if stage.name == "6-policy" and config.policy.rollouts is not None:
+        return None, f"{config.policy.rollouts.source} wasn't asked"
+    adapters = any(s.lora for s in _sections(config, stage.name))
+    per_trained = speed.per_adapted_token if adapters else speed.per_trained_token
+    found = stage.trained_tokens * per_trained + stage.forward_tokens * speed.per_forward_token
     for source, tally in stage.asked.items():
         if source != config.model.source:
             return None, f"{source} wasn't asked"
         # what was timed on the sample says it best; what was only counted goes by the model's speed
         found += tally.seconds if tally.seconds else speed.generating(tally, stage.batch_rows)
     return round(found, 1), None
+
+
+def _sections(config: RunConfig, stage: str = "") -> list[Training]:
+    """What trains: in a stage, or (empty) in any."""
+    policy: Training = config.dpo if config.policy.algorithm == "dpo" else config.policy
+    of = {"2-sft": config.sft, "5-reward": config.reward, "6-policy": policy}
+    return [section for name, section in of.items() if stage.startswith(name) or not stage]
 
 
 def _money(tally: Tally | None, settings: EndpointConfig) -> float | None:

@@ -192,7 +192,15 @@ def check_routes(sources: Sequence[RewardSource], prompts: Sequence[Prompt]) -> 
     """
     domains = [source.domains for source in sources]
     routed = [{prompt.id for prompt in prompts_of(place, domains, prompts)} for place in range(len(domains))]
-    there = ", ".join(sorted({str(prompt.domain) for prompt in prompts})[:10])
+    known = {str(prompt.domain) for prompt in prompts if prompt.domain is not None}
+    there = ", ".join(sorted(known)[:10]) or "none"
+    for place, named in enumerate(domains):
+        strange = [name for name in named if name not in known] if isinstance(named, tuple) else []
+        if strange:
+            raise ConfigError(
+                f"policy.reward[{place}].domains: no prompt is of {strange[0]!r} (the prompts' domains: {there}): mend the name, "
+                "or leave it out"
+            )
     for place, ids in enumerate(routed):
         if not ids:
             raise ConfigError(
@@ -224,7 +232,7 @@ def scores_of(scorer: Scorer, policy: LocalModel, prompts: Sequence[Prompt]) -> 
 
 def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rollout]], list[float]]:
     """Scores rollouts, which come group by group; a prompt is computed once for its group."""
-    end = policy.encode_response("")[-1]
+    closing = policy.closing_ids
 
     def scores(rollouts: list[Rollout]) -> list[float]:
         groups: list[list[Rollout]] = []
@@ -233,7 +241,7 @@ def scores_of_model(reward_model: Any, policy: LocalModel) -> Callable[[list[Rol
                 groups[-1].append(rollout)
             else:
                 groups.append([rollout])
-        ended = [[_ended(rollout, end) for rollout in group] for group in groups]
+        ended = [[_ended(rollout, closing) for rollout in group] for group in groups]
         scored = score(reward_model, [group[0].prompt_ids for group in groups], ended)
         return [reward for group in scored for reward in group]
 
@@ -252,6 +260,6 @@ def scores_of_ensemble(models: Sequence[Any], policy: LocalModel) -> Callable[[l
     return scores
 
 
-def _ended(rollout: Rollout, end: int) -> list[int]:
+def _ended(rollout: Rollout, closing: Sequence[int]) -> list[int]:
     said = rollout.response_ids[:-1] if rollout.stopped else rollout.response_ids
-    return [*said, end]
+    return [*said, *closing]

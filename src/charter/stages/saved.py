@@ -95,11 +95,15 @@ def referred(policy: LocalModel, start: ModelConfig, load: Load, lora: LoraConfi
         yield reference_model
 
 
-def save_trained(model: Any, base: LocalModel, folder: Path) -> None:
-    """Write ``folder``/model and, where adapters were trained on the model ``base``, ``folder``/adapter."""
+def save_trained(model: Any, base: LocalModel, folder: Path, tokenizer: Any = None) -> None:
+    """Write ``folder``/model and, where adapters were trained on the model ``base``, ``folder``/adapter.
+
+    Args:
+        tokenizer: where it isn't that of ``base``.
+    """
     if is_adapted(model):
         save_adapter(model, folder / "adapter", base)
-    save_model(model, base.tokenizer, folder / "model")
+    save_model(model, tokenizer or base.tokenizer, folder / "model")
 
 
 def load_reward_model(folder: Path, like: Any, *, base: LocalModel | None = None) -> Any:

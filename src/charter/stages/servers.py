@@ -13,7 +13,7 @@ ASKING = ("4-label", "6-policy", "7-evaluate")
 
 
 def servers_of(config: RunConfig, stages: Collection[str] = ASKING) -> list[ModelConfig]:
-    """Models behind servers that these stages ask, labelers, scorers and the judge, each server once."""
+    """Models behind servers that these stages ask: labelers, scorers, the judge, who samples rollouts; each server once."""
     judge = [config.evaluate.judge] if config.evaluate.judge is not None else []
     scorers = [source.by for source in config.policy.reward_sources if source.by != "reward-model"]
     asked = {
@@ -21,6 +21,7 @@ def servers_of(config: RunConfig, stages: Collection[str] = ASKING) -> list[Mode
         "6-policy": [
             *(model for by in scorers for model in labeler_models(by)),
             *(judge if config.policy.monitor.holdout == "judge" else []),
+            *([config.policy.rollouts] if config.policy.rollouts is not None else []),
         ],
         "7-evaluate": judge,
     }
@@ -29,9 +30,14 @@ def servers_of(config: RunConfig, stages: Collection[str] = ASKING) -> list[Mode
 
 
 def spent_on_servers(config: RunConfig, ledger: Ledger) -> list[dict[str, Any]]:
-    """Per server: source, calls, prompt_tokens, completion_tokens, money (None: the run file gives no price)."""
+    """Per server: source, calls, prompt_tokens, completion_tokens, money (None: the run file gives no price).
+
+    One that samples rollouts isn't counted: no answer of it is kept.
+    """
     found = []
     for model in servers_of(config):
+        if model == config.policy.rollouts:
+            continue
         calls, read, written = ledger.usage(endpoint_fingerprint(model.source))
         price = model.endpoint.price if model.endpoint else None
         money = None if price is None else round((read * price[0] + written * price[1]) / 1e6, 6)

@@ -46,7 +46,7 @@ def run(
         DataError: too few prompts to train and hold out.
     """
     with load(start) as policy, referred(policy, start, load, config.lora, seed) as reference:
-        encoded, fitting = encode_pairs(policy, preferences)
+        encoded, fitting = encode_pairs(policy, preferences, policy.encode_response)
         train, held_out = split_by_prompt(fitting, holdout_fraction, seed)
 
         def save_step(step: int) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from charter.config import LoraConfig, ModelConfig, PolicyConfig
 from charter.errors import DataError
 from charter.models.adapters import is_adapted
 from charter.models.local import LocalModel
+from charter.models.served import TokenServer
 from charter.phrases import refusal_rates
 from charter.progress import Progress
 from charter.records import Prompt
 from charter.stages.readings import Reader
 from charter.stages.rewards import RewardPart, name_of, rewards_of
-from charter.stages.saved import Load, referred, save_model, save_trained, step_reporter
+from charter.stages.saved import Load, print_notice, referred, save_model, save_trained, step_reporter
 from charter.stages.watch import PolicyWatch
 from charter.store.jsonl import JsonlAppender, read_rows
 from charter.training import trl_engine
@@ -40,6 +42,7 @@ from charter.training.grpo import Callbacks, EncodedPrompt, Rollout, train_grpo
 from charter.training.lora import adapted, own_copy
 from charter.training.ppo import train_ppo, value_model_from
 from charter.training.reward import reward_model_from_policy
+from charter.training.served import ServedPolicy
 
 STAGE = "policy"
 STEP = re.compile(r"step-(\d+)")
@@ -70,12 +73,7 @@ def run(
         DataError: no prompt fits into the model's context.
     """
     with load(start) as policy:
-        encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
-        fitting = [prompt for prompt in encoded if len(prompt.ids) + config.max_new_tokens <= policy.context]
-        if not fitting:
-            raise DataError(
-                f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"
-            )
+        fitting = _fitting(config, policy, prompts)
 
         def save_step(step: int) -> None:
             save_model(policy.model, policy.tokenizer, folder / "checkpoints" / f"step-{step}")
@@ -93,16 +91,47 @@ def run(
             "callbacks": Callbacks(told, save_step, recorder.record, watch, recorder.refusals),
         }
         if trl is not None:  # TRL loads the reference itself
+            if config.lora is not None:
+                policy.model = adapted(policy.model, config.lora, seed)
             trained = trl_engine.train_grpo(policy.model, policy.tokenizer, rewards, fitting, config, trl, **settings)
         else:
             value_model = _value_model(reward_model, policy, config.lora, seed) if config.algorithm == "ppo" else None
-            with referred(policy, start, load, config.lora, seed) as reference:
+            with (
+                referred(policy, start, load, config.lora, seed) as reference,
+                served(config, policy, folder) as sampler,
+            ):
                 models = [policy.model, reference, *([] if value_model is None else [value_model])]
                 train: Callable[..., dict[str, Any]] = train_ppo if config.algorithm == "ppo" else train_grpo
-                trained = train(*models, rewards, fitting, config, **settings)
+                trained = train(*models, rewards, fitting, config, **settings, sampler=sampler)
         save_trained(policy.model, policy, folder)
-    counts = {"num_prompts": len(fitting), "num_too_long": len(encoded) - len(fitting)}
+    counts = {"num_prompts": len(fitting), "num_too_long": len(prompts) - len(fitting)}
     return {**trained, **counts, "warnings": watch.warnings, "reward": ", ".join(name_of(part.by) for part in reward)}
+
+
+def _fitting(config: PolicyConfig, policy: LocalModel, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+    """The prompts that leave room for a response, and for what stands behind it where its reward is read."""
+    encoded = [EncodedPrompt(prompt.id, policy.encode_prompt(prompt.messages)) for prompt in prompts]
+    longest = config.max_new_tokens + len(policy.closing_ids)
+    fitting = [prompt for prompt in encoded if len(prompt.ids) + longest <= policy.context]
+    if not fitting:
+        raise DataError(
+            f"policy: no prompt leaves room for {config.max_new_tokens} tokens: lower policy.max_new_tokens"
+        )
+    return fitting
+
+
+@contextmanager
+def served(config: PolicyConfig, policy: LocalModel, folder: Path) -> Iterator[ServedPolicy | None]:
+    """Who samples in the policy's name, where the run file names a server."""
+    if config.rollouts is None:
+        yield None
+        return
+    server = TokenServer(config.rollouts, print_notice)
+    sampler = ServedPolicy(server, folder, lambda place: save_model(policy.model, policy.tokenizer, place))
+    try:
+        yield sampler
+    finally:
+        sampler.close()
 
 
 def _value_model(reward_model: Any, policy: LocalModel, lora: LoraConfig | None, seed: int) -> Any:

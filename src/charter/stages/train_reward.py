@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from charter.config import ModelConfig, RewardConfig
 from charter.data.preferences import load_preferences
 from charter.errors import DataError
+from charter.models.chat import padded_apart
 from charter.models.local import LocalModel
 from charter.progress import Progress
 from charter.records import Estimate, PreferencePair
@@ -64,7 +65,7 @@ def run(
         DataError: too few prompts or pairs to train and hold out.
     """
     with load(start) as model:
-        encoded, fitting = encode_pairs(model, preferences)
+        encoded, fitting = encode_pairs(model, preferences, model.encode_scored)
         train, held_out = split_by_prompt(fitting, config.holdout_fraction, seed)
         of_held_out = [encoded[pair.id] for pair in held_out]
         pairs = [encoded[pair.id] for pair in train]
@@ -105,7 +106,14 @@ def _train_one(
     trl: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], list[float]]:
     """Train a reward model into ``folder/model``; return what training tells, and its margins on held-out pairs."""
-    reward_model = reward_model_from_policy(model.model, model.tokenizer, shared=config.lora is not None)
+    tokenizer = padded_apart(model.tokenizer, model.closing_ids[-1])
+    if tokenizer is None:
+        tokenizer = model.tokenizer
+        progress.say(
+            f"{label}: the tokenizer has no special token but the one that ends a text, so that it pads with it too: Transformers "
+            "and TRL will read this model's rewards a token earlier than Charter does"
+        )
+    reward_model = reward_model_from_policy(model.model, tokenizer, shared=config.lora is not None)
     if config.lora is not None:
         reward_model = adapted(reward_model, config.lora, seed)
     model.free()  # of the policy only the tokenizer is needed from here on
@@ -115,11 +123,11 @@ def _train_one(
         trained = train_reward(reward_model, pairs, config, seed=seed, folder=folder, on_step=on_step)
     else:
         trained = trl_engine.train_reward(
-            reward_model, model.tokenizer, pairs, config, trl, seed=seed, folder=folder, on_step=on_step
+            reward_model, tokenizer, pairs, config, trl, seed=seed, folder=folder, on_step=on_step
         )
         if trained["num_ties"]:
             progress.say(f"{label}: {trained['num_ties']} ties left out, since TRL knows hard labels alone")
-    save_trained(reward_model, model, folder)
+    save_trained(reward_model, model, folder, tokenizer)
     return trained, reward_margins(reward_model, held_out)
 
 
@@ -174,15 +182,15 @@ def train_reward_from_file(
 
 
 def encode_pairs(
-    model: LocalModel, pairs: Sequence[PreferencePair]
+    model: LocalModel, pairs: Sequence[PreferencePair], encode: Callable[[str], list[int]]
 ) -> tuple[dict[str, EncodedPair], list[PreferencePair]]:
-    """Token ids by pair id, and the pairs that fit into the model's context."""
+    """Token ids by pair id, the responses by ``encode``, and the pairs that fit into the model's context."""
     encoded, fitting = {}, []
     for pair in pairs:
         own = EncodedPair(
             model.encode_prompt(pair.prompt.messages),
-            model.encode_response(pair.response_a),
-            model.encode_response(pair.response_b),
+            encode(pair.response_a),
+            encode(pair.response_b),
             pair.p_a,
         )
         if len(own.prompt_ids) + max(len(own.a_ids), len(own.b_ids)) <= model.context:

@@ -191,14 +191,27 @@ def sharded(model: Any) -> Any:
     _check_same(model)
     if _world.sharding != "fsdp":
         return model
-    whole = copy.deepcopy(model)
-    for part in whole.values() if isinstance(whole, torch.nn.ModuleDict) else [whole]:
+    # models that stand on one base (LoRA) are split each for itself
+    whole = (
+        torch.nn.ModuleDict({k: copy.deepcopy(m) for k, m in model.items()})
+        if _are_several(model)
+        else copy.deepcopy(model)
+    )
+    for part in _parts(whole):
         _split(part)
-    mine = sum(parameter.to_local().numel() for parameter in whole.parameters())
-    every = sum(parameter.numel() for parameter in model.parameters())
+    mine = sum(parameter.to_local().numel() for part in _parts(whole) for parameter in part.parameters())
+    every = sum(parameter.numel() for part in _parts(model) for parameter in part.parameters())
     if total(mine) < every or mine >= every:
         raise TrainingError(f"fsdp: process {_world.rank} holds {mine} of {every} weights: use scale.sharding: ddp")
     return whole
+
+
+def _are_several(model: Any) -> bool:
+    return isinstance(model, torch.nn.ModuleDict)
+
+
+def _parts(model: Any) -> list[Any]:
+    return list(model.values()) if _are_several(model) else [model]
 
 
 def _split(model: Any) -> None:

@@ -34,6 +34,7 @@ from charter.training.rollout import (
     EncodedPrompt,
     RewardFunction,
     Rollout,
+    Sampler,
     StepRewards,
     packed_groups,
     sampling_logprobs,
@@ -55,11 +56,13 @@ def train_grpo(
     folder: Path,
     stop_ids: Sequence[int],
     callbacks: Callbacks | None = None,
+    sampler: Sampler | None = None,
 ) -> dict[str, Any]:
     """Train ``policy`` in place.
 
     Args:
         folder: gets metrics.jsonl (a row per step), and checkpoints while it trains.
+        sampler: who samples the rollouts; None: the policy itself, here.
 
     Returns:
         num_steps, num_tokens, kl (nats per response, k1, of the last step), stopped_by ("steps" or "kl_budget").
@@ -76,8 +79,9 @@ def train_grpo(
         settings=["policy", config.settings(), seed, fingerprint([astuple(p) for p in prompts])],
         gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
-    update = GroupUpdate(trainer.model, reference, config, config.tokens_per_forward)
-    loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
+    update = GroupUpdate(trainer.model, reference, config, config.tokens_per_forward, sampler is not None)
+    told = callbacks or Callbacks()
+    loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, told, sampler)
     return loop.run(trainer)
 
 
@@ -85,12 +89,14 @@ def advantages_of(rewards: Sequence[float | None], config: PolicyConfig) -> tupl
     """Advantages float[R] and bool[R], True where there is a reward."""
     shape = (-1, config.group_size)
     valid_PG = torch.tensor([reward is not None for reward in rewards]).view(shape)
-    reward_PG = torch.tensor([0.0 if reward is None else reward for reward in rewards]).view(shape)
+    # in float32 the mean of equal rewards may differ from them by rounding, of which Adam's first step would make a whole one
+    known = [0.0 if reward is None else reward for reward in rewards]
+    reward_PG = torch.tensor(known, dtype=torch.float64).view(shape)
     if config.algorithm == "rloo":
         advantage_PG = leave_one_out_advantages(reward_PG, valid_PG)
     else:
         advantage_PG = group_advantages(reward_PG, valid_PG, config.scale_advantages == "group")
-    return advantage_PG.flatten(), valid_PG.flatten()
+    return advantage_PG.flatten().float(), valid_PG.flatten()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,8 @@ class GroupUpdate:
     reference: Any
     config: PolicyConfig
     tokens_per_forward: int = TOKENS_PER_FORWARD
+    sampled_elsewhere: bool = False
+    """Then the policy is another one than that which sampled, by rounding, also in the first update."""
 
     def __call__(self, trainer: Trainer, rollouts: list[Rollout], rewards: Sequence[float | None]) -> dict[str, float]:
         """KL and entropy are those of the policy that sampled; clip fraction and gradient norm are means over updates."""
@@ -158,7 +166,7 @@ class GroupUpdate:
         size = self.config.group_size
         rows = packed_groups(rollouts, size)
         device = next(self.policy.parameters()).device
-        several = self.config.updates_per_rollout > 1
+        differs = self.config.updates_per_rollout > 1 or self.sampled_elsewhere
         cost_R, found = torch.zeros(len(rollouts), device=device), []
         for indices, weight in distributed.passes(rows, self.tokens_per_forward):
             own = [i * size + g for i in indices for g in range(size)]
@@ -179,7 +187,7 @@ class GroupUpdate:
                 advantage_R[own, None],
                 valid_R[own, None],
                 reference_RT,
-                old_RT if several else None,
+                old_RT if differs else None,
                 old_RT,
             )
             for own, chosen, weight, reference_RT, old_RT in found

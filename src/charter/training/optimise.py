@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ LAST_RATE = 0.05  # of the learning rate, where it decays
 class Trainer:
     """Optimiser, schedule, checkpoints and metrics of one loop over ``num_steps`` updates.
 
-    Weights that are not float32 are trained through a float32 copy: in bfloat16 small updates would round to nothing.
+    Weights that are not float32 are trained through a float32 copy: in bfloat16 small updates would round to nothing, and so
+    would the gradients of many forward passes that add up.
 
     Attributes:
         model: what is trained: the model that was given or, under fsdp, its split copy (training/distributed.py).
@@ -55,6 +57,9 @@ class Trainer:
         self._warmup = max(1, round(warmup_fraction * num_steps))
         self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._weights: dict[str, Tensor] = {name: _full_precision(p) for name, p in self._trained.items()}
+        for name, weight in self._weights.items():
+            if weight is not self._trained[name]:
+                self._trained[name].register_post_accumulate_grad_hook(_add_up_in(weight))
         self.optimizer = torch.optim.AdamW(
             self._weights.values(), lr=learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         )
@@ -72,11 +77,6 @@ class Trainer:
         Raises:
             TrainingError: the loss or a gradient is NaN or infinite; the weights are left as they were.
         """
-        for name, weight in self._weights.items():
-            parameter = self._trained[name]
-            if weight is not parameter:
-                weight.grad = None if parameter.grad is None else parameter.grad.float()
-                parameter.grad = None
         distributed.sum_gradients(self._weights.values())
         found = torch.nn.utils.clip_grad_norm_(self._weights.values(), MAX_GRAD_NORM, foreach=True)
         norm = float(distributed.whole(found))
@@ -159,6 +159,17 @@ def _full_precision(parameter: Tensor) -> Tensor:
     if parameter.dtype in (torch.float32, torch.float64):
         return parameter
     return parameter.detach().float().clone().requires_grad_()
+
+
+def _add_up_in(weight: Tensor) -> Callable[[Tensor], None]:
+    """A hook that adds a weight's gradient to that of its float32 copy, as soon as a backward pass has found it."""
+
+    def hand_over(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        found, parameter.grad = parameter.grad.float(), None
+        weight.grad = found if weight.grad is None else weight.grad.add_(found)
+
+    return hand_over
 
 
 def fingerprint(rows: Any) -> str:

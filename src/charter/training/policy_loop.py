@@ -20,6 +20,7 @@ from charter.training.rollout import (
     EncodedPrompt,
     RewardFunction,
     Rollout,
+    Sampler,
     StepRewards,
     draw_prompts,
     known_rewards,
@@ -77,6 +78,7 @@ class PolicyLoop:
     seed: int
     stop_ids: Sequence[int]
     callbacks: Callbacks
+    sampler: Sampler | None = None
 
     def run(self, trainer: Trainer) -> dict[str, Any]:
         """Do the steps that are left.
@@ -160,8 +162,9 @@ class PolicyLoop:
         own, place = distributed.share(drawn)
         try:
             rollouts = roll_out(
-                self.policy, own, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids, first_place=place
-            )
+                self.policy, own, self.config, seed=self.seed, step=step, stop_ids=self.stop_ids, first_place=place,
+                sampler=self.sampler,
+            )  # fmt: skip
         except ModelError as error:
             raise TrainingError(
                 f"step {step}: the policy can't be sampled ({error}); the last good state is in {trainer.checkpoints}; lower "

@@ -41,6 +41,7 @@ from charter.training.rollout import (
     EncodedPrompt,
     RewardFunction,
     Rollout,
+    Sampler,
     StepRewards,
     packed_groups,
     sampling_logprobs,
@@ -73,6 +74,7 @@ def train_ppo(
     folder: Path,
     stop_ids: Sequence[int],
     callbacks: Callbacks | None = None,
+    sampler: Sampler | None = None,
 ) -> dict[str, Any]:
     """Train ``policy`` and ``value_model`` in place; see ``train_grpo`` for the rest.
 
@@ -90,7 +92,8 @@ def train_ppo(
     )  # fmt: skip
     models = trainer.model
     update = ActorCriticUpdate(models["policy"], reference, models["value"], config, config.tokens_per_forward)
-    loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, callbacks or Callbacks())
+    told = callbacks or Callbacks()
+    loop = PolicyLoop(policy, update, reward_function, prompts, config, seed, stop_ids, told, sampler)
     return loop.run(trainer)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from charter.config import PolicyConfig
 from charter.errors import TrainingError
-from charter.models.decode import sample_tokens
+from charter.models.decode import Sampled, sample_tokens
 from charter.training.packing import PackedRow
 
 
@@ -41,6 +41,22 @@ class Rollout:
     response_ids: list[int]
     stopped: bool
     logprobs: list[float] = field(default_factory=list)
+
+
+class Sampler(Protocol):
+    """Samples one response per prompt, as ``decode.sample_tokens`` does."""
+
+    def __call__(
+        self,
+        policy: Any,
+        prompts: Sequence[Sequence[int]],
+        /,
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        stop_ids: Sequence[int],
+    ) -> Sampled: ...
 
 
 RewardFunction = Callable[[list[Rollout]], list[float | None]]
@@ -102,12 +118,18 @@ def roll_out(
     step: int,
     stop_ids: Sequence[int],
     first_place: int = 0,
+    sampler: Sampler | None = None,
 ) -> list[Rollout]:
-    """``config.group_size`` responses to each prompt, group by group; ``first_place``: of the first prompt in its step."""
+    """``config.group_size`` responses to each prompt, group by group.
+
+    Args:
+        first_place: of the first prompt in its step.
+        sampler: who samples in the policy's name; None: the policy itself, here.
+    """
     siblings = [
         (place, prompt, g) for place, prompt in enumerate(prompts, first_place) for g in range(config.group_size)
     ]
-    sampled = sample_tokens(
+    sampled = (sampler or sample_tokens)(
         policy,
         [prompt.ids for _, prompt, _ in siblings],
         # a prompt may come twice in a step, at the seam of two epochs: its place keeps the two groups apart

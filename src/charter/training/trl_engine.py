@@ -122,6 +122,8 @@ def train_grpo(
 ) -> dict[str, Any]:
     """As training.grpo.train_grpo, by TRL's GRPOTrainer; the reference is loaded from where the model came from.
 
+    Adapters are PEFT's layers in the model that is given: TRL takes it for any model, of which a part is frozen.
+
     Returns:
         kl is None: TRL measures no KL by k1.
     """

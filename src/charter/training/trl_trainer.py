@@ -125,11 +125,12 @@ def with_padding(tokenizer: Any) -> Any:
 
 
 def train(trainer: Any, model: Any, folder: Path, log: Lines) -> dict[str, Any]:
-    """Train in float32 (under autocast where the model is bfloat16); returns num_steps, num_tokens and the last loss."""
+    """Train in float32 (under autocast where the model is bfloat16) what trains; returns num_steps, num_tokens, the last loss."""
     from transformers import PrinterCallback
 
-    dtype = next(model.parameters()).dtype
-    model.float()
+    trained = [(parameter, parameter.dtype) for parameter in model.parameters() if parameter.requires_grad]
+    for parameter, _ in trained:  # a frozen base stays as it is: other models may stand on it
+        parameter.data = parameter.data.float()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(log.callback())
     with warnings.catch_warnings():
@@ -140,7 +141,9 @@ def train(trainer: Any, model: Any, folder: Path, log: Lines) -> dict[str, Any]:
         raise TrainingError(
             "TRL split the weights and gives them back in pieces: use ZeRO-1 or 2, which Charter can save"
         )
-    model.to(dtype).eval()
+    for parameter, dtype in trained:
+        parameter.data = parameter.data.to(dtype)
+    model.eval()
     rows = log.rows
     tail = rows[-max(1, len(rows) // 10) :]
     return {

@@ -9,7 +9,7 @@ import pytest
 from charter.errors import DataError, StoreError
 from charter.records import Message, Prompt
 from charter.store import disk
-from charter.store.jsonl import JsonlAppender, read_json, read_jsonl, write_json, write_jsonl
+from charter.store.jsonl import JsonlAppender, read_json, read_jsonl, read_spans, write_json, write_jsonl
 
 PROMPTS = [Prompt(f"p{i}", (Message("user", f"line\u2028{i} é"),), harmful=bool(i % 2)) for i in range(40)]
 
@@ -19,6 +19,17 @@ def test_round_trip(tmp_path):
     write_jsonl(path, PROMPTS)
     assert list(read_jsonl(path, Prompt)) == PROMPTS
     assert [p.name for p in path.parent.iterdir()] == ["prompts.jsonl"]
+
+
+def test_spans_of_the_first_row_of_each_group_and_of_those_that_tell(tmp_path):
+    ids, path = ["é", "é", "b", "b", "b", "\ud800", "\ud800"], tmp_path / "rows.jsonl"
+    rows = [{"id": id, "why": "failed" if place == 3 else None} for place, id in enumerate(ids)]
+    write_jsonl(path, rows)
+    whole = path.read_bytes()
+    starts = [0, *(place + 1 for place, byte in enumerate(whole) if byte == 10)]
+    path.write_bytes(whole + b'{"id": "c", "wh')  # torn
+    found = list(read_spans(path, "id", ["failed"]))
+    assert found == [(starts[place], rows[place]) for place in (0, 2, 3, 5, 6)]  # what isn't UTF-8 is always read
 
 
 def test_lone_surrogate_survives(tmp_path):

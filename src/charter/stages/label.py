@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from charter.config import CheckConfig, LabelConfig
+from charter.config import LabelConfig
 from charter.errors import CoverageError, UnfitLabelerError
 from charter.labelers.check.cases import load_cases
 from charter.labelers.check.verdict import check, controls, num_controls
@@ -30,7 +30,7 @@ from charter.labelers.checker import CheckerLabeler
 from charter.labelers.combine import averaged_log_odds, by_question, follows_position
 from charter.labelers.committee import CommitteeLabeler, summarize_members
 from charter.labelers.human import HumanLabeler
-from charter.labelers.protocol import Labeler
+from charter.labelers.protocol import Batched, Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
 from charter.stages.chunks import Execute
@@ -72,7 +72,7 @@ def run(
         UnfitLabelerError: the check found the labeler unfit.
         CoverageError: fewer pairs than ``min_coverage`` got a label; the judgments are on disk by then.
     """
-    checked = _check(config.check, folder, labeler, pairs, progress)
+    checked = _check(config, folder, labeler, pairs, progress)
     path, size = folder / "judgments.jsonl", config.labeler.batch_size
     progress.start(STAGE, len(pairs), "pairs")
     done = _resumed(path, pairs, size)
@@ -108,7 +108,7 @@ def _resumed(path: Path, pairs: Sequence[ResponsePair], size: int) -> int:
         return 0
     batch_of = {pair.id: place // size for place, pair in enumerate(pairs)}
     batch, begin = -1, 0
-    for offset, row in read_spans(path):
+    for offset, row in read_spans(path, "pair_id", PASSING):
         own = batch_of.get(str(row.get("pair_id")))
         if own is None or own < batch:
             break
@@ -131,7 +131,7 @@ def _labelled(path: Path, pairs: Sequence[ResponsePair], labeler: Labeler, confi
 
 
 def _check(
-    config: CheckConfig, folder: Path, labeler: Labeler, pairs: Sequence[ResponsePair], progress: Progress
+    config: LabelConfig, folder: Path, labeler: Labeler, pairs: Sequence[ResponsePair], progress: Progress
 ) -> dict[str, Any]:
     """Check the labeler on known pairs and controls before anything is spent on labels.
 
@@ -141,17 +141,18 @@ def _check(
     found: dict[str, Any] = {"verdict": None, "controls": {}}
     if isinstance(labeler, (HumanLabeler, CheckerLabeler)):
         return {**found, "reason": "people and checkers are not checked here"}
-    if count := num_controls(config, len(pairs)):
+    labeler, wanted = Batched(labeler, config.labeler.batch_size), config.check
+    if count := num_controls(wanted, len(pairs)):
         found["controls"] = controls(labeler, pairs[:count])
-    if config.pairs is None:
+    if wanted.pairs is None:
         found["reason"] = "no pairs with a known answer (label.check.pairs)"
     else:
-        found |= check(labeler, load_cases(config.pairs, config.num_pairs), config)
+        found |= check(labeler, load_cases(wanted.pairs, wanted.num_pairs), wanted)
     write_json(folder / "check.json", found)
     fitness = found["verdict"]
     if fitness is not None:
         progress.say(f"labeler: {fitness['fitness']}")
-        if fitness["unfit"] and config.on_unfit == "stop":
+        if fitness["unfit"] and config.check.on_unfit == "stop":
             raise UnfitLabelerError(
                 f"label: the labeler is unfit: {'; '.join(fitness['unfit'])}: read 4-label/check.json, choose another labeler, "
                 "or set label.check.on_unfit to warn"

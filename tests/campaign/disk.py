@@ -111,7 +111,9 @@ class Trials:
             end = run_forked(self.part("end", out), log)
             self.found["to_the_end"] += 1
             self.found["did_not_resume"] += end.status != 0
-            self.found["differ"] += bool(differences(content(self.work / "after-end"), content(out)))
+            changed = differences(content(self.work / "after-end"), content(out))
+            self.found["differ"] += bool(changed)
+            self.notes += [f"{part}: {fault} ({fault.number}), at the end: {', '.join(changed[:5])}"] if changed else []
         shutil.rmtree(out)
 
     def tmpfs(self, kilobytes: int) -> None:
@@ -155,22 +157,21 @@ def sound(out: Path) -> bool:
 
 
 def campaign(stride: int, tmpfs: int, seed: int) -> dict[str, Any]:
-    """Every ``stride``-th call of each kind in each part, beginning where the seed says."""
-    rng = random.Random(seed)
+    """Every ``stride``-th call of each kind in each part; seeds 0 to ``stride - 1`` together make every one."""
     with tempfile.TemporaryDirectory() as place:
         trials = Trials(Path(place))
         grid = [
-            (part, Fault(call=call, action=ERRORS[(number + seed) % 2], number=number))
+            (part, Fault(call=call, action=ERRORS[(number // stride + seed) % 2], number=number))
             for part in PARTS
             for call in WRITES
-            for number in range(1 + rng.randrange(stride), trials.calls[part].get(call, 0) + 1, stride)
+            for number in range(1 + seed % stride, trials.calls[part].get(call, 0) + 1, stride)
         ]
         for number, (part, fault) in enumerate(grid, 1):
             trials.inject(part, fault)
             if number % 20 == 0:
-                print(json.dumps({"of": len(grid), **trials.found}), flush=True)
+                print(json.dumps({"of": len(grid), **trials.found, "notes": trials.notes}), flush=True)
         if os.geteuid() == 0:
-            for kilobytes in rng.sample(range(100, 2000, 50), tmpfs):
+            for kilobytes in random.Random(seed).sample(range(100, 2000, 50), tmpfs):
                 trials.tmpfs(kilobytes)
     told = {"campaign": "disk", "seed": seed, "stride": stride, **trials.found, "at": dict(trials.by_part)}
     bad = ("corrupt", "not_one_line", "other_exit_codes", "did_not_resume", "differ")

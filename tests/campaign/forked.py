@@ -215,7 +215,8 @@ def content(folder: Path) -> dict[str, bytes]:
             and not name.startswith("ledger")
             and path.name not in ("attempts.jsonl", "done.json", "files.json")
         ):
-            found[name] = _timeless(path.name, path.read_bytes()).replace(str(folder).encode(), b"OUT")
+            data = _timeless(path.name, path.read_bytes()).replace(str(folder).encode(), b"OUT")
+            found[name] = data.replace(f"({folder.name})".encode(), b"(OUT)")  # the page's title
     return found
 
 

@@ -32,6 +32,28 @@ def test_spans_of_the_first_row_of_each_group_and_of_those_that_tell(tmp_path):
     assert found == [(starts[place], rows[place]) for place in (0, 2, 3, 5, 6)]  # what isn't UTF-8 is always read
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "p", "messages": [{"role": "user", "content": "a"}]}\r\n')
+    assert [prompt.id for prompt in read_jsonl(tmp_path / "a.jsonl", Prompt)] == ["p"]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+
+
+@pytest.mark.parametrize(
+    "told", [OSError(errno.EIO, "Input/output error"), Exception("Input/output error (os error 5)")]
+)
+def test_a_broken_disk_is_told_in_one_line_by_whichever_library(told, tmp_path):
+    with (
+        pytest.raises(StoreError, match="model: input/output error: check the disk"),
+        disk.store_errors(tmp_path / "model"),
+    ):
+        raise told
+    with pytest.raises(ValueError, match="other"), disk.store_errors(tmp_path):
+        raise ValueError("other")
+    with pytest.raises(DataError), disk.store_errors(tmp_path):
+        raise DataError("a row says (os error 5)")
+
+
 def test_lone_surrogate_survives(tmp_path):
     prompt = Prompt("p", (Message("user", "bad \ud800 end"),))
     write_jsonl(tmp_path / "a.jsonl", [prompt])

@@ -98,7 +98,8 @@ def _begin(stage: StageFolder, key: str) -> None:
         _rename_checkpoints(stage.path, DONE_WITH, CHECKPOINT)
         return
     stage.clear()
-    (stage.path / KEY_FILE).write_text(key)
+    with store_errors(stage.path):
+        (stage.path / KEY_FILE).write_text(key)
 
 
 def _rename_checkpoints(folder: Path, before: str, after: str) -> None:

@@ -62,7 +62,7 @@ def parse_object(line: bytes, place: str) -> dict[str, Any]:
         DataError: invalid UTF-8, invalid JSON, or JSON that is no object.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))  # an editor's byte order mark is no content
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: byte {error.start} is not UTF-8: save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def read_json(path: Path) -> Any:
     with store_errors(path):
         content = path.read_bytes()
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend or delete the file") from error
     except (ValueError, RecursionError) as error:

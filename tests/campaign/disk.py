@@ -4,7 +4,7 @@
 
 A run is cut at its stages: a trial begins with the folder as an undisturbed run left it before a stage, lets one call of this
 stage fail (``strace -e inject``, ENOSPC and EIO in turn), does the stage again undisturbed, and compares the folder with what
-the undisturbed run had then. So N walks over all calls of a stage, by ``--stride``, and each trial costs one stage and not a
+the undisturbed run had then. So N walks over all calls of all stages, by ``--stride``, and each trial costs one stage and not a
 run. Every 20th trial goes on to the end of the run. Then runs on small tmpfs of several sizes, which are full for good until
 they are made larger. The last line is one JSON object.
 """
@@ -157,19 +157,22 @@ def sound(out: Path) -> bool:
 
 
 def campaign(stride: int, tmpfs: int, seed: int) -> dict[str, Any]:
-    """Every ``stride``-th call of each kind in each part; seeds 0 to ``stride - 1`` together make every one."""
+    """Every ``stride``-th call of a run that could fail; seeds 0 to ``stride - 1`` together make every one."""
     with tempfile.TemporaryDirectory() as place:
         trials = Trials(Path(place))
-        grid = [
-            (part, Fault(call=call, action=ERRORS[(number // stride + seed) % 2], number=number))
+        every = [
+            (part, call, number)
             for part in PARTS
             for call in WRITES
-            for number in range(1 + seed % stride, trials.calls[part].get(call, 0) + 1, stride)
+            for number in range(1, trials.calls[part].get(call, 0) + 1)
         ]
-        for number, (part, fault) in enumerate(grid, 1):
-            trials.inject(part, fault)
-            if number % 20 == 0:
-                print(json.dumps({"of": len(grid), **trials.found, "notes": trials.notes}), flush=True)
+        grid = every[seed % stride :: stride]
+        random.Random(seed).shuffle(grid)  # so that what is told on the way is of all stages
+        for place_in_grid, (part, call, number) in enumerate(grid, 1):
+            trials.inject(part, Fault(call=call, action=ERRORS[(place_in_grid + seed) % 2], number=number))
+            if place_in_grid % 20 == 0:
+                told = {"of": len(grid), **trials.found, "at": dict(trials.by_part), "notes": trials.notes}
+                print(json.dumps(told), flush=True)
         if os.geteuid() == 0:
             for kilobytes in random.Random(seed).sample(range(100, 2000, 50), tmpfs):
                 trials.tmpfs(kilobytes)
@@ -180,7 +183,7 @@ def campaign(stride: int, tmpfs: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, stride=(3, 60), tmpfs=(4, 0))
+    args = arguments(__doc__, stride=(1, 120), tmpfs=(4, 0))
     import transformers.models.llama.modeling_llama  # noqa: F401  the slow imports, before the forks
 
     import charter.audit.run

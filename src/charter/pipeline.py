@@ -235,7 +235,7 @@ class Pipeline:
 
         def work(path: Path) -> dict[str, Any]:
             task = fan_out.label_task(config, self._config.seed, self._folder.path / "constitution.yaml")
-            with LabelerModels(self._ledger) as models, self._spread(task) as execute:
+            with LabelerModels(self._ledger, self._progress.hint) as models, self._spread(task) as execute:
                 labeler = make_labeler(config.labeler, models, inputs.constitution, self._config.seed)
                 return label.run(
                     config,

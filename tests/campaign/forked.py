@@ -66,9 +66,16 @@ class Ended:
 
 
 def run_forked(
-    work: Callable[[Callable[[dict[str, Any]], None]], None], log: Path, fault: Fault | None = None
+    work: Callable[[Callable[[dict[str, Any]], None]], None],
+    log: Path,
+    fault: Fault | None = None,
+    trace: Path | None = None,
 ) -> Ended:
-    """Do ``work`` in a child; it gets a function by which it reports rows that survive its death."""
+    """Do ``work`` in a child; it gets a function by which it reports rows that survive its death.
+
+    Args:
+        trace: no fault then; all calls that could fail are written there.
+    """
     ours, theirs = socket.socketpair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     log.write_bytes(b"")
@@ -78,7 +85,7 @@ def run_forked(
         ours.close()
         _child(work, theirs, log, traced)
     theirs.close()
-    tracer = _attach(pid, fault) if traced and fault is not None else None
+    tracer = _attach(pid, fault, trace) if traced and fault is not None else None
     deadline = None if fault is None or fault.seconds is None else time.monotonic() + fault.seconds
     status, heard = _watch(pid, ours, deadline)
     if tracer is not None:
@@ -109,13 +116,17 @@ def _child(
         os._exit(code)
 
 
-def _attach(pid: int, fault: Fault) -> subprocess.Popen[bytes]:
+def _attach(pid: int, fault: Fault, trace: Path | None) -> subprocess.Popen[bytes]:
     os.waitpid(pid, os.WUNTRACED)  # it has stopped itself
-    calls = TRACED.get(fault.call, fault.call)
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", f"trace={calls}", "-e", "signal=none"]
-    tracer = subprocess.Popen(
-        [*command, "-e", f"inject={calls}:{fault.action}:when={fault.number}"], stderr=subprocess.DEVNULL
-    )
+    command = ["strace", "-f", "-qq", "-e", "signal=none", "-p", str(pid)]
+    if trace is not None:
+        calls = ",".join(TRACED.get(call, call) for call in WRITES)
+        command += ["-o", str(trace), "-s", "0", "-e", f"trace={calls}"]
+    else:
+        calls = TRACED.get(fault.call, fault.call)
+        command += ["-o", "/dev/null", "-e", f"trace={calls}"]
+        command += ["-e", f"inject={calls}:{fault.action}:when={fault.number}"]
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 30
     while "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text():
         if time.monotonic() > until or tracer.poll() is not None:
@@ -142,15 +153,22 @@ def _watch(pid: int, report: socket.socket, deadline: float | None) -> tuple[int
     return ended, [json.loads(line) for line in data.split(b"\n")[:-1]]
 
 
-def charter_run(run_file: Path, out: Path, *more: str) -> Callable[[Callable[[dict[str, Any]], None]], None]:
-    """``charter run`` as the command line does it; reports questions that are asked and answers that are kept."""
+def charter_run(
+    run_file: Path, out: Path, *more: str, until: str | None = None
+) -> Callable[[Callable[[dict[str, Any]], None]], None]:
+    """``charter run`` as the command line does it; reports questions that are asked and answers that are kept.
+
+    Args:
+        until: the stage after which it ends.
+    """
 
     def work(report: Callable[[dict[str, Any]], None]) -> None:
+        from charter import pipeline
         from charter.cli.main import main
         from charter.models.local import LocalModel
         from charter.store.ledger import Ledger
 
-        put_many, choose = Ledger.put_many, LocalModel.choose
+        put_many, choose, do_stage = Ledger.put_many, LocalModel.choose, pipeline.do_stage
 
         def reported_put(self: Ledger, answers: dict[str, Any]) -> None:
             put_many(self, answers)
@@ -160,6 +178,13 @@ def charter_run(run_file: Path, out: Path, *more: str) -> Callable[[Callable[[di
             report({"asked": [repr(question) for question in questions]})
             return choose(self, questions)
 
+        def until_then(folder: Any, name: str, *rest: Any) -> str:
+            key = do_stage(folder, name, *rest)
+            if name == until:
+                raise SystemExit(0)
+            return key
+
+        pipeline.do_stage = until_then
         Ledger.put_many, LocalModel.choose = reported_put, reported_choose  # type: ignore[method-assign]
         sys.argv = ["charter", "run", str(run_file), "--out", str(out), "--quiet", *more]
         main()
@@ -190,7 +215,8 @@ def content(folder: Path) -> dict[str, bytes]:
             and not name.startswith("ledger")
             and path.name not in ("attempts.jsonl", "done.json", "files.json")
         ):
-            found[name] = _timeless(path.name, path.read_bytes()).replace(str(folder).encode(), b"OUT")
+            data = _timeless(path.name, path.read_bytes()).replace(str(folder).encode(), b"OUT")
+            found[name] = data.replace(f"({folder.name})".encode(), b"(OUT)")  # the page's title
     return found
 
 

@@ -66,6 +66,7 @@ class Trials:
         out = self.work / f"run-{self.found['runs']}"
         kept: dict[str, Any] = {}
         before: set[str] = set()
+        # a server has so many calls under way; a model in this process has one batch: pairs x 2 principles x 2 orders
         limit = CONCURRENCY if self.server is not None else BATCH * 4
         for number in range(kills + 1):
             since = len(self.server.bodies) if self.server is not None else 0
@@ -77,8 +78,6 @@ class Trials:
                 self.reasked.append(again)
                 self.found["reasked_over_limit"] += again > limit
             before.update(asked)
-            if self.server is None:  # a local model's concurrency is its batch, of which one may be under way
-                limit = max(limit, *(len(row.get("asked", ())) for row in ended.heard), 0)
             for row in ended.heard:
                 kept.update(row.get("kept", {}))
             self.found["lost"] += lost(out, kept)

@@ -57,3 +57,10 @@ def test_mutants():
     told = told_by("mutants")
     assert told["violations"] == 0, told
     assert {end.split(": ")[1] for end in told["ends"]} == {"used", "refused"}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_disk():
+    told = told_by("disk")
+    assert told["violations"] == 0, told
+    assert told["failed"] > 0 and sum(map(sum, (calls.values() for calls in told["calls"].values()))) > 500

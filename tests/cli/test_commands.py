@@ -129,6 +129,8 @@ def test_verify_names_a_chat_template_that_is_not_the_base_models(charter, tmp_p
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "free some"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "free some"),
+        (OSError(errno.EIO, "Input/output error"), 2, "input/output error: check the disk"),
+        (RuntimeError("Input/output error (os error 5)"), 2, "input/output error: check the disk"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

@@ -120,6 +120,19 @@ def test_the_same_command_again_does_nothing(tiny_world, whole, monkeypatch):
     assert (whole / "summary.json").read_bytes() == before
 
 
+def test_a_world_at_another_place_redoes_nothing(tiny_world, whole, tmp_path, monkeypatch):
+    def refuse(*args: object, **settings: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    moved, out = tmp_path / "moved", tmp_path / "run"
+    shutil.copytree(tiny_world, moved, ignore=shutil.ignore_patterns("run*[!l]"))
+    shutil.copytree(whole, out)
+    monkeypatch.setattr(saved, "load_model", refuse)
+    run_world(moved, out)
+    assert load_run(out / "run.yaml").model.source == str(moved / "helpful")
+    assert content(out).keys() == content(whole).keys()
+
+
 def test_another_learning_rate_redoes_only_what_depends_on_it(tiny_world, whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)

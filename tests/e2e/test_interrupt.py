@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from charter.cli.interrupt import interrupts
 
 SCRIPT = """
@@ -45,6 +47,23 @@ def test_the_first_is_answered_the_second_ends():
 
 def test_the_first_raises_as_ever():
     with started(SCRIPT.format(before="")) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130 and process.stderr.read() == "stopping\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_schedulers_and_closed_terminals_are_answered_too(number):
+    with started(SCRIPT.format(before="")) as process:
+        process.send_signal(number)
+        assert process.wait(60) == 130 and process.stderr.read() == "stopping\n"
+    with started(SCRIPT.format(before=DEAF.replace("signal.SIGINT", str(int(number))))) as process:
+        process.send_signal(number)
+        assert process.stderr.readline() == "stopping\n"
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nwith interrupts"
+    with started(SCRIPT.format(before="").replace("with interrupts", ignored, 1)) as process:
+        process.send_signal(signal.SIGHUP)  # as nohup wants it
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read() == "stopping\n"
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from charter.audit.run import write_audit
+from charter.audit.run import audited, write_audit
 from charter.report.page import write_report
 from charter.source import source_hash
 from charter.store.ledger import Ledger
@@ -128,6 +128,12 @@ def test_an_audit_keeps_the_one_that_says_otherwise(charter, run):
     assert json.loads(now.read_text())["labels"] == honest["labels"]
     # the hash that the author's audit ought to have goes along with it
     assert verify_run(run).faults == ["8-audit/audit.before.json: content changed since the run was finished"]
+
+    # charter run makes the audit anew after other code made it, and keeps what that said
+    before.unlink()
+    _edit(now, lambda told: told.update(source="0" * 10, seed=99))
+    assert audited(run)["labels"] == honest["labels"] and json.loads(before.read_text())["seed"] == 99
+    before.write_bytes(forged)
 
     now.write_text("{")
     code, out, err = charter("audit", run, "--json")

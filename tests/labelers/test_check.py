@@ -14,6 +14,7 @@ from charter.labelers.check.cases import Case, load_cases
 from charter.labelers.check.measures import baselines
 from charter.labelers.check.verdict import check
 from charter.labelers.combine import combine
+from charter.labelers.protocol import Batched
 from charter.records import Abstention, Judgment, Message, Prompt, ResponsePair
 from charter.regression import cluster_index, logistic
 from charter.stages.check_labeler import GENERAL
@@ -60,6 +61,20 @@ def cases(count=400, seed=0):
 
 def is_better(first, second):
     return first.startswith("good") and not second.startswith("good")
+
+
+def test_in_batches_the_answers_are_the_same_and_no_question_holds_more():
+    sizes = []
+
+    class Counted(Planted):
+        def label(self, pairs):
+            sizes.append(len(pairs))
+            return super().label(pairs)
+
+    labeler = Counted(lambda x, y: 0.95 if is_better(x, y) else 0.05)
+    assert check(Batched(labeler, 7), cases(100), CheckConfig()) == check(labeler, cases(100), CheckConfig())
+    assert control(Batched(labeler, 7), [case.pair for case in cases(20)]).keys() == CONTROLS.keys()
+    assert max(sizes[: sizes.index(64)]) == 7 == max(sizes[-15:])  # 64: the check's own batch, without the wrapper
 
 
 def test_a_good_labeler_is_fit():

@@ -118,6 +118,25 @@ def test_a_mute_labeler_gives_no_label_and_stops(tmp_path):
     assert len(judgments) == 120 and all(j.p_a is None and j.abstained == "unreadable" for j in judgments)
 
 
+def test_a_mute_labeler_is_stopped_before_all_is_asked(tmp_path):
+    mute = ScriptedModel(lambda text: None)
+    with pytest.raises(CoverageError, match=r"stopped early: .* 0 of the first 56 pairs.*unreadable 42\)"):
+        run_stage(mute, make_pairs(500), tmp_path)
+    assert mute.num_choices == 56 * 6 == len(list(read_jsonl(tmp_path / "judgments.jsonl", Judgment)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_that_answers_often_enough_is_not_stopped(seed, tmp_path):
+    rng = random.Random(seed)
+    answers = {f"question {i}\n": rng.random() < 0.8 for i in range(400)}
+
+    def often(text: str) -> tuple[float, float] | None:
+        return perfect(text) if any(answers[key] for key in answers if key in text) else None
+
+    summary, _ = run_stage(ScriptedModel(often), make_pairs(400), tmp_path, min_coverage=0.75)
+    assert summary["num_labels"] == sum(answers.values())
+
+
 def test_partly_mute_below_and_above_the_asked_coverage(tmp_path):
     def half(text: str) -> tuple[float, float] | None:
         return perfect(text) if any(f"question {i}\n" in text for i in range(10)) else None

@@ -99,10 +99,12 @@ def test_labels_of_a_labeler_behind_a_server(tmp_path):
         return completion("A") if "a3" in str(body["messages"]) else "ok"
 
     with FaultServer(plan) as server, Ledger(tmp_path / "ledger.sqlite") as ledger:
-        labeler = PlainLabeler(RecordedModel(model(server), ledger), AskSettings(comparison))
+        told: list[str] = []
+        labeler = PlainLabeler(RecordedModel(model(server), ledger, told.append), AskSettings(comparison))
         judged = labeler.label(pairs)
         assert [labeler.combine(own) for own in judged] == [0.5, 0.5, 0.5, Abstention.NO_LOGPROBS, 0.5]
         assert ledger.usage(model(server).fingerprint) == (10, 100, 10)
+        assert told[-1] == "10 of 10 answers of this batch" and len(told) == 10
         before = len(server.bodies)
         again = PlainLabeler(RecordedModel(model(server), ledger), AskSettings(comparison)).label(pairs)
     assert len(server.bodies) == before and [[j.p_a for j in own] for own in again] == [

@@ -12,18 +12,36 @@ from charter.models.pace import REFUSED, Pace
 TICK = 0.005
 
 
-def simulated(limit: float, latency: float, concurrency: int, seconds: float, noise: float = 0.0, burst: float = 0.0):
+def simulated(
+    limit: float,
+    latency: float,
+    concurrency: int,
+    seconds: float,
+    noise: float = 0.0,
+    burst: float = 0.0,
+    window: float = 0.0,
+    before: float = 0.0,
+    first_rate: float | None = None,
+):
     """(share of the limit used, share of calls refused, the pace) of the last half of the time; a token bucket refuses.
 
     ``noise``: share of calls that are refused whatever their rate. ``burst``: size of the bucket, 0: what one second gives.
+    ``window``: a quota for so many seconds instead of a bucket. ``before``: the limit of the first half. ``first_rate``: a
+    guess that is there already.
     """
     rng, pace, now = random.Random(0), Pace(), 0.0
-    size = burst or limit
-    tokens, in_flight, number = size, 0, 0
+    if first_rate is not None:
+        pace.refused(0.0, 0.0, 1)
+        pace.rate = first_rate
+    tokens, in_flight, number = burst or before or limit, 0, 0
     back: list[tuple[float, int, float, bool]] = []
     served = refused = 0
     while now < seconds:
-        tokens = min(size, tokens + TICK * limit)
+        allowed = before if before and now < seconds / 2 else limit
+        if not window:
+            tokens = min(burst or allowed, tokens + TICK * allowed)
+        elif now == 0 or now // window != (now - TICK) // window:
+            tokens = allowed * window
         while back and back[0][0] <= now:
             _, _, sent, is_ok = heapq.heappop(back)
             in_flight -= 1
@@ -67,6 +85,26 @@ def test_a_limit_that_rises_is_found():
         pace.sent(now)
         pace.answered(now, 8)
     assert before and pace.rate and pace.rate > 1.5 * before
+
+
+@pytest.mark.parametrize(("before", "limit"), [(5, 100), (20, 100), (100, 20), (100, 5)])
+def test_a_limit_that_changes_is_found_within_a_minute(before, limit):
+    used, _, pace = simulated(limit, 0.1, 64, 240, before=before)
+    assert used > 0.7  # the search among it
+    assert pace.rate and 0.85 * limit < pace.rate < 1.3 * limit
+
+
+def test_a_first_guess_that_is_far_too_low_is_mended():
+    used, refused, _ = simulated(40, 0.1, 64, 80, first_rate=2.0)
+    assert used > 0.95
+    assert refused < 0.05
+
+
+@pytest.mark.parametrize(("limit", "window"), [(5, 10), (40, 10), (40, 60), (100, 60)])
+def test_a_quota_that_is_used_up_is_used_again_as_soon_as_it_is_there(limit, window):
+    used, refused, _ = simulated(limit, 0.1, 64, 4 * window, window=window)
+    assert used > 0.85
+    assert refused < 0.25  # somebody has to ask whether the next window has begun
 
 
 def test_no_refusal_no_pace():

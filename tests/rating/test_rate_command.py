@@ -89,3 +89,17 @@ def test_export_as_json(pairs, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["preferences"] == str(out) and told["num_pairs"] == told["num_judgments"] == 0
     assert out.read_text() == Path(told["judgments"]).read_text() == ""
+
+
+def test_a_stage_of_a_run_gets_no_files_of_ours(pairs):
+    from charter.cli.rate import _database
+
+    stage = pairs.parent / "runs" / "first" / "3-sample"
+    stage.mkdir(parents=True)
+    inside = stage / "pairs.jsonl"
+    assert _database(inside) == stage / "pairs.jsonl.labels.sqlite"  # so far it is a folder like others
+    (stage.parent / "run.yaml").touch()
+    assert _database(inside) == stage.parent.parent / "first.3-sample.labels.sqlite"
+    (stage / "pairs.jsonl.labels.sqlite").touch()  # labels that are there stay in use
+    assert _database(inside) == stage / "pairs.jsonl.labels.sqlite"
+    assert _database(pairs) == pairs.parent / "pairs.jsonl.labels.sqlite"

@@ -5,9 +5,21 @@ import torch
 
 from charter.errors import ModelError, TrainingError
 from charter.progress import QuietProgress
-from charter.stages.keyed import do_stage
+from charter.stages.keyed import do_stage, stage_key
 from charter.stages.saved import save_model
 from charter.store.folder import RunFolder, StageFolder, verify
+
+
+def test_a_key_goes_by_content_and_not_by_place(tmp_path):
+    def key(folder, words="a", source="model", hub="org/name"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "known.jsonl").write_text(words)
+        labeler = {"members": [{"model": {"source": str(tmp_path / folder / source)}}, {"model": {"source": hub}}]}
+        check = {"pairs": str(tmp_path / folder / "known.jsonl")}
+        return stage_key("4-label", {"config": {"labeler": labeler, "check": check}, "labeler": "hash of the models"})
+
+    assert key("here") == key("there") == key("there", source="model-2")  # its hash stands beside
+    assert len({key("here"), key("here", words="b"), key("here", hub="org/other")}) == 3
 
 
 class Killed(BaseException):

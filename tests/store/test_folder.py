@@ -54,6 +54,17 @@ def test_a_stage_is_done_under_its_key_only(tmp_path):
         assert not stage.is_done("k1") and list(stage.path.iterdir()) == []
 
 
+def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path, monkeypatch):
+    with RunFolder.open(tmp_path) as run:
+        stage = run.stage("1-revise")
+        with stage.attempt():
+            monkeypatch.setattr(time, "time", lambda: 1000.0)  # on the wall; the monotonic one goes on
+            stage.finish("k1", {})
+        assert 0 <= stage.summary()["wall_seconds"] < 60
+        (row,) = [row for _, row in read_rows(stage.path / "attempts.jsonl") if row["end"] is not None]
+        assert row["end"] >= row["start"]
+
+
 def test_time_is_summed_over_attempts_and_a_killed_one_counts(tmp_path):
     with RunFolder.open(tmp_path) as run:
         stage = run.stage("1-revise")

@@ -9,7 +9,7 @@ import pytest
 from charter.errors import DataError, StoreError
 from charter.records import Message, Prompt
 from charter.store import disk
-from charter.store.jsonl import JsonlAppender, read_json, read_jsonl, write_json, write_jsonl
+from charter.store.jsonl import JsonlAppender, read_json, read_jsonl, read_spans, write_json, write_jsonl
 
 PROMPTS = [Prompt(f"p{i}", (Message("user", f"line\u2028{i} é"),), harmful=bool(i % 2)) for i in range(40)]
 
@@ -19,6 +19,39 @@ def test_round_trip(tmp_path):
     write_jsonl(path, PROMPTS)
     assert list(read_jsonl(path, Prompt)) == PROMPTS
     assert [p.name for p in path.parent.iterdir()] == ["prompts.jsonl"]
+
+
+def test_spans_of_the_first_row_of_each_group_and_of_those_that_tell(tmp_path):
+    ids, path = ["é", "é", "b", "b", "b", "\ud800", "\ud800"], tmp_path / "rows.jsonl"
+    rows = [{"id": id, "why": "failed" if place == 3 else None} for place, id in enumerate(ids)]
+    write_jsonl(path, rows)
+    whole = path.read_bytes()
+    starts = [0, *(place + 1 for place, byte in enumerate(whole) if byte == 10)]
+    path.write_bytes(whole + b'{"id": "c", "wh')  # torn
+    found = list(read_spans(path, "id", ["failed"]))
+    assert found == [(starts[place], rows[place]) for place in (0, 2, 3, 5, 6)]  # what isn't UTF-8 is always read
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "p", "messages": [{"role": "user", "content": "a"}]}\r\n')
+    assert [prompt.id for prompt in read_jsonl(tmp_path / "a.jsonl", Prompt)] == ["p"]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+
+
+@pytest.mark.parametrize(
+    "told", [OSError(errno.EIO, "Input/output error"), Exception("Input/output error (os error 5)")]
+)
+def test_a_broken_disk_is_told_in_one_line_by_whichever_library(told, tmp_path):
+    with (
+        pytest.raises(StoreError, match="model: input/output error: check the disk"),
+        disk.store_errors(tmp_path / "model"),
+    ):
+        raise told
+    with pytest.raises(ValueError, match="other"), disk.store_errors(tmp_path):
+        raise ValueError("other")
+    with pytest.raises(DataError), disk.store_errors(tmp_path):
+        raise DataError("a row says (os error 5)")
 
 
 def test_lone_surrogate_survives(tmp_path):

@@ -165,13 +165,20 @@ def _write(folder: Path, found: dict[str, Any]) -> None:
 
 
 def audited(folder: Path) -> dict[str, Any]:
-    """The audit that lies in a run folder where it is of this version and of these files, else a new one."""
+    """The audit that lies in a run folder where it is of this code and of these files, else a new one.
+
+    One of the same files by other code stays beside the new one, as with ``audit_again``.
+    """
     path = folder / AUDIT_FILE
-    if path.is_file():
-        found: dict[str, Any] = read_json(path)
-        if (found.get("inputs"), found.get("charter")) == (_inputs(folder), charter.__version__):
-            return found
-    return write_audit(folder)
+    try:
+        found = read_json(path) if path.is_file() else None
+    except CharterError:
+        found = None
+    if not isinstance(found, dict) or found.get("inputs") != _inputs(folder):
+        return write_audit(folder)
+    if (found.get("charter"), found.get("source")) == (charter.__version__, source_hash()):
+        return found
+    return audit_again(folder)[0]
 
 
 def _inputs(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charter.cli.interrupt import INTERRUPTED, interrupts, to_stderr
+from charter.cli.interrupt import interrupts, to_stderr
 from charter.cli.say import say
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def chat(
 
     models = chosen(run, [stage, against])
 
-    with interrupts("stopping…"):
+    with interrupts("stopping…") as heard:
         try:
             if not as_json:
                 to_stderr(f"loading {' and '.join(models)}…")  # torch alone takes seconds
@@ -51,7 +51,7 @@ def chat(
                 talk = Talk(there, max_new_tokens, temperature, seed)
                 turns = _converse(talk, models, examples_of(run), quiet=as_json)
         except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(heard.code) from None
     if as_json:
         say(json.dumps({"run": str(run), "models": list(models), "turns": turns}))
 

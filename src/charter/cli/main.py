@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
 import sys
 from typing import Annotated
@@ -107,16 +108,22 @@ def main() -> None:
     except CharterError as error:
         _stop(str(error), error.exit_code)
     except Exception as error:
-        if not _is_disk_full(error):
+        told = _disk_fault(error)
+        if told is None:
             raise
-        _stop("no space left on the disk: free some and run the same command again, it goes on where it stopped", 2)
+        _stop(f"{told} and run the same command again, it goes on where it stopped", 2)
 
 
-def _is_disk_full(error: Exception) -> bool:
-    """Libraries that write files tell it by errno or only in words."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left on device" in str(error)
+def _disk_fault(error: Exception) -> str | None:
+    """What to say of a disk that is full or broken, whichever library met it; None: it is another error."""
+    from charter.store.disk import disk_fault
+
+    number = disk_fault(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return "no space left on the disk: free some"
+    if number in (errno.EIO, errno.EROFS):
+        return f"{os.strerror(number).lower()}: check the disk"
+    return None
 
 
 def _stop(message: str, code: int) -> None:

@@ -24,7 +24,10 @@ def rate(
     ] = None,
     db: Annotated[
         str | None,
-        typer.Option(envvar="CHARTER_RATE_DB", help="SQLite file or postgresql:// URL (default: beside PAIRS)."),
+        typer.Option(
+            envvar="CHARTER_RATE_DB",
+            help="SQLite file or postgresql:// URL (default: beside PAIRS, or beside the run folder that they lie in).",
+        ),
     ] = None,
     overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of pairs that two raters label.")] = 0.2,
     host: Annotated[
@@ -49,7 +52,7 @@ def rate(
     from charter.store.labels import LabelStore, open_labels
     from charter.store.sql import open_database
 
-    source = db or str(pairs.with_name(f"{pairs.name}.labels.sqlite"))
+    source = db or str(_database(pairs))
     if export:
         _export(open_labels(source), export, as_json)
         return
@@ -59,6 +62,15 @@ def rate(
     store = LabelStore(open_database(source))
     store.add_items(items, overlap)
     _serve(store, secret, host, port)
+
+
+def _database(pairs: Path) -> Path:
+    """Beside the pairs; but a stage's folder holds what the stage wrote and nothing else, or it doesn't verify."""
+    own = pairs.with_name(f"{pairs.name}.labels.sqlite")
+    stage = pairs.absolute().parent
+    if own.exists() or not (stage.parent / "run.yaml").is_file():
+        return own
+    return stage.parent.with_name(f"{stage.parent.name}.{stage.name}.labels.sqlite")
 
 
 def _token(token: str | None, host: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli.ending import explained, next_steps
-from charter.cli.interrupt import INTERRUPTED, Interrupts, interrupts, to_stderr
+from charter.cli.interrupt import Interrupts, interrupts, to_stderr
 from charter.cli.say import aligned, figure, say
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(
             to_stderr(
                 f"stopped {_where(folder)}; go on with: {shlex.join(['charter', *sys.argv[1:]])} (the same command)"
             )
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(heard.code) from None
     files = {
         "summary": str(folder / "summary.json"),
         "audit": str(folder / "8-audit" / "audit.json"),

@@ -7,6 +7,7 @@ one principle therefore asks that principle's questions again and no others.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -29,10 +30,11 @@ class RecordedModel:
         num_tokens: tokens that the model read and wrote for them.
     """
 
-    def __init__(self, model: LanguageModel, ledger: Ledger) -> None:
+    def __init__(self, model: LanguageModel, ledger: Ledger, tell: Callable[[str], None] | None = None) -> None:
+        """``tell``: is told how far a server is with the questions that were put together."""
         self.name, self.fingerprint = model.name, model.fingerprint
         self.num_asked = self.num_tokens = 0
-        self._model, self._ledger = model, ledger
+        self._model, self._ledger, self._tell = model, ledger, tell
 
     def generate(
         self,
@@ -86,9 +88,11 @@ class RecordedModel:
             return
         model, ledger = self._model, self._ledger
         model.usage = list(ledger.usage(self.fingerprint))
-        seen = list(model.usage)
+        seen, rows_done = list(model.usage), itertools.count(1)
 
         def keep(row: int, answer: Any) -> None:
+            if self._tell is not None:
+                self._tell(f"{next(rows_done):,} of {len(keys):,} answers of this batch")
             used = [now - before for now, before in zip(model.usage, seen, strict=True)]
             seen[:] = model.usage
             ledger.add_usage(self.fingerprint, *used)

@@ -1,7 +1,8 @@
 """Calls to a server that fails in every way: one retry layer with one clock.
 
 - Calls per second adapt to refusals (429: models/pace.py), calls at once to overload (503, 529: seven tenths after one, one
-  more after each round of answers); Retry-After, in seconds or as a date, holds for all.
+  more after each round of answers); Retry-After, in seconds or as a date, holds for all. A run begins with a few calls at
+  once, so that a low limit doesn't refuse a whole burst.
 - An attempt and an item have a total deadline, whatever trickles in meanwhile. An item's clock runs from its first call on,
   but for time in which nobody may call; items that were begun go before others.
 - A body over 8 MiB and a redirect are errors. Malformed answers are retried like failures, and are never answers.
@@ -28,6 +29,7 @@ MAX_BODY = 8 << 20
 FIRST_BACKOFF, MAX_BACKOFF = 0.25, 8.0  # seconds
 DEAD_AFTER, PROBE_SECONDS = 10, 15.0  # failures in a row; seconds between probes
 CUT = 0.7
+FIRST_CALLS = 8  # at once; one more with each answer, and twice as many after each second
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 TOO_FAST = 429
 SLOW_DOWN = (TOO_FAST, 503, 529)
@@ -57,6 +59,7 @@ class Caller:
         self._limit, self._pace = float(settings.concurrency), Pace()
         self._in_flight, self._failures = 0, 0
         self._begun = 0  # items that wait for another call
+        self._num_answers, self._first_at = 0, 0.0
         self._free_at = self._cut_at = self._dead_since = 0.0
         self._probing = False
 
@@ -136,7 +139,7 @@ class Caller:
                 waited, last = waited + (0.0 if dead or now < self._free_at else now - last), now
                 if left is not None and waited >= left:
                     raise BadItem(LATE)
-                allowed = not self._probing if dead else self._in_flight < max(1, int(self._limit))
+                allowed = not self._probing if dead else self._in_flight < self._at_once(now)
                 wait = max(self._free_at - now, self._pace.wait(now))
                 if wait <= 0 and allowed and (left is not None or not self._begun):
                     self._probing = dead
@@ -147,8 +150,15 @@ class Caller:
         finally:
             self._begun -= left is not None
 
+    def _at_once(self, now: float) -> int:
+        """Calls that may be in flight."""
+        self._first_at = self._first_at or now
+        begun = FIRST_CALLS * 2 ** min(now - self._first_at, 30.0) + self._num_answers
+        return max(1, int(min(self._limit, begun)))
+
     def _succeeded(self) -> None:
         self._failures = 0
+        self._num_answers += 1
         self._pace.answered(time.monotonic(), self._in_flight)
         if self._dead_since:
             self._notice(f"{self._name}: answers again")

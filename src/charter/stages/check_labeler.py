@@ -15,6 +15,7 @@ from charter.constitution.load import Constitution, find_constitution, load_cons
 from charter.labelers.check.cases import Case, load_cases
 from charter.labelers.check.verdict import attacked, check, controls, paraphrased
 from charter.labelers.make import make_labeler
+from charter.labelers.protocol import Batched
 from charter.records import ResponsePair
 from charter.run_file import load_run, model_named
 from charter.sources import resolve_python
@@ -68,7 +69,7 @@ def check_labeler(asked: Checked, data: list[str], limit: int, num_attacks: int,
     with Ledger(folder / "ledger.sqlite") as ledger, LabelerModels(ledger) as models:
 
         def make(constitution: Constitution) -> Any:
-            return make_labeler(asked.labeler, models, constitution, asked.seed)
+            return Batched(make_labeler(asked.labeler, models, constitution, asked.seed), asked.labeler.batch_size)
 
         labeler = make(asked.constitution)
         found = check(labeler, cases, asked.thresholds)
@@ -81,7 +82,7 @@ def check_labeler(asked: Checked, data: list[str], limit: int, num_attacks: int,
             if isinstance(asked.labeler, AskingConfig):
                 naive = asked.labeler.model_copy(update={"question": asked.thresholds.undefended or NAIVE})
                 undefended = make_labeler(naive, models, asked.constitution, asked.seed)  # type: ignore[arg-type]
-                found["attacks"]["before"] = attacked(undefended, known, more)
+                found["attacks"]["before"] = attacked(Batched(undefended, naive.batch_size), known, more)
             found["controls"] = controls(labeler, _honest(cases)[:NUM_CONTROLS])
         found["num_asked"] = models.num_asked
     return found

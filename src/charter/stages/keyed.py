@@ -11,13 +11,15 @@ import torch
 
 from charter.errors import ModelError
 from charter.progress import Progress
+from charter.sources import is_local
 from charter.store.disk import store_errors
 from charter.store.folder import RunFolder, StageFolder
-from charter.store.hashing import hash_json
+from charter.store.hashing import hash_file, hash_folder, hash_json
 from charter.store.whole import KEY_FILE
 
 State = Literal["done", "begun", "to do"]
 CHECKPOINT, DONE_WITH = "checkpoint", ".checkpoint"
+HASHED_BESIDE, HASHED_HERE = ("source", "labels"), ("pairs", "helpful_data")  # settings that may be paths
 
 
 def do_stage(
@@ -58,8 +60,22 @@ def do_stage(
 
 
 def stage_key(name: str, reads: dict[str, Any]) -> str:
-    """Hash of a stage's name and of all that its result depends on."""
-    return hash_json({"stage": name, **reads})
+    """Hash of a stage's name and of all that its result depends on: by content, so that nothing is redone elsewhere."""
+    return hash_json({"stage": name, **_placeless(reads)})
+
+
+def _placeless(value: Any, key: str = "") -> Any:
+    """Settings without paths: of models, prompts and labels the content is hashed beside, of other data it stands here."""
+    if isinstance(value, dict):
+        return {name: _placeless(item, name) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_placeless(item, key) for item in value]
+    if not isinstance(value, str) or key not in HASHED_BESIDE + HASHED_HERE or not is_local(value):
+        return value
+    path = Path(value)
+    if key in HASHED_BESIDE or not path.exists():
+        return "a path"
+    return hash_folder(path) if path.is_dir() else hash_file(path)
 
 
 def state_of(path: Path, key: str) -> State:
@@ -82,7 +98,8 @@ def _begin(stage: StageFolder, key: str) -> None:
         _rename_checkpoints(stage.path, DONE_WITH, CHECKPOINT)
         return
     stage.clear()
-    (stage.path / KEY_FILE).write_text(key)
+    with store_errors(stage.path):
+        (stage.path / KEY_FILE).write_text(key)
 
 
 def _rename_checkpoints(folder: Path, before: str, after: str) -> None:

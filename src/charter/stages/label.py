@@ -15,6 +15,7 @@ at the end, so that memory doesn't grow with the judgments.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from charter.config import CheckConfig, LabelConfig
+from charter.config import LabelConfig
 from charter.errors import CoverageError, UnfitLabelerError
 from charter.labelers.check.cases import load_cases
 from charter.labelers.check.verdict import check, controls, num_controls
@@ -30,7 +31,7 @@ from charter.labelers.checker import CheckerLabeler
 from charter.labelers.combine import averaged_log_odds, by_question, follows_position
 from charter.labelers.committee import CommitteeLabeler, summarize_members
 from charter.labelers.human import HumanLabeler
-from charter.labelers.protocol import Labeler
+from charter.labelers.protocol import Batched, Labeler
 from charter.progress import Progress
 from charter.records import Abstention, Estimate, Judgment, PreferencePair, ResponsePair
 from charter.stages.chunks import Execute
@@ -40,6 +41,7 @@ from charter.store.jsonl import JsonlAppender, cut_off, read_jsonl, read_spans, 
 
 STAGE = "label"
 PASSING = (Abstention.ENDPOINT_FAILED, Abstention.REFUSED, Abstention.TRUNCATED)  # another try may give an answer
+FEW_PAIRS, SURELY = 50, 3.9  # pairs before a labeler is stopped; standard errors below min_coverage
 TIE = 0.005  # a label so near one half says 50 % in round numbers
 NO_GOLD_APART = unknown("gold tells no two responses apart")
 
@@ -70,9 +72,9 @@ def run(
 
     Raises:
         UnfitLabelerError: the check found the labeler unfit.
-        CoverageError: fewer pairs than ``min_coverage`` got a label; the judgments are on disk by then.
+        CoverageError: fewer pairs than ``min_coverage`` got a label, or surely will; the judgments are on disk by then.
     """
-    checked = _check(config.check, folder, labeler, pairs, progress)
+    checked = _check(config, folder, labeler, pairs, progress)
     path, size = folder / "judgments.jsonl", config.labeler.batch_size
     progress.start(STAGE, len(pairs), "pairs")
     done = _resumed(path, pairs, size)
@@ -80,9 +82,12 @@ def run(
     with JsonlAppender(path) as appender:
         chunks = [pairs[start : start + size] for start in range(done, len(pairs), size)]
         made = map(partial(_judged, labeler), chunks) if execute is None else execute(chunks)
+        answered = Answered(config.min_coverage)
         for chunk, judgments in zip(chunks, made, strict=True):
             appender.append(judgments)
             progress.advance(len(chunk))
+            if not isinstance(labeler, (HumanLabeler, CheckerLabeler)):  # who cost nothing here
+                answered.add(len(chunk), [row if isinstance(row, Judgment) else _read(row) for row in judgments])
     figures, preferences, members = _Figures(gold, config.labeler.min_log_odds), [], {}
     for row in _labelled(path, pairs, labeler, config):
         figures.add(row)
@@ -93,6 +98,41 @@ def run(
     _check_coverage(figures, config.min_coverage)
     write_jsonl(folder / "preferences.jsonl", preferences)
     return {**figures.to_json(), **_members(members, folder), "check": checked}
+
+
+@dataclass
+class Answered:
+    """Stops a labeler that hardly ever answers before all is paid for: pairs come in an order drawn by chance."""
+
+    min_coverage: float
+    num_pairs: int = 0
+    num_answered: int = 0
+
+    def add(self, num_pairs: int, judgments: Sequence[Judgment]) -> None:
+        """Count a batch; a pair with one verdict may get a label.
+
+        Raises:
+            CoverageError: so few have a verdict that ``min_coverage`` is out of reach, but for one chance in 10,000.
+        """
+        self.num_pairs += num_pairs
+        self.num_answered += len({judgment.pair_id for judgment in judgments if judgment.p_a is not None})
+        share, n = self.num_answered / self.num_pairs, self.num_pairs
+        if (
+            n < FEW_PAIRS
+            or share + SURELY * math.sqrt(self.min_coverage * (1 - self.min_coverage) / n) >= self.min_coverage
+        ):
+            return
+        reasons = Counter(judgment.abstained.value for judgment in judgments if judgment.abstained)
+        counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        raise CoverageError(
+            f"label: stopped early: the labeler gave a verdict on {self.num_answered} of the first {n} pairs, and min_coverage is "
+            f"{self.min_coverage:.0%} (judgments of the last batch: {counted}): read 4-label/judgments.jsonl, then mend or change "
+            "the labeler, or lower label.min_coverage"
+        )
+
+
+def _read(row: Any) -> Judgment:
+    return Judgment.from_json(row)  # another process gives JSON
 
 
 def _judged(labeler: Labeler, pairs: Sequence[ResponsePair]) -> list[Judgment]:
@@ -108,7 +148,7 @@ def _resumed(path: Path, pairs: Sequence[ResponsePair], size: int) -> int:
         return 0
     batch_of = {pair.id: place // size for place, pair in enumerate(pairs)}
     batch, begin = -1, 0
-    for offset, row in read_spans(path):
+    for offset, row in read_spans(path, "pair_id", PASSING):
         own = batch_of.get(str(row.get("pair_id")))
         if own is None or own < batch:
             break
@@ -131,7 +171,7 @@ def _labelled(path: Path, pairs: Sequence[ResponsePair], labeler: Labeler, confi
 
 
 def _check(
-    config: CheckConfig, folder: Path, labeler: Labeler, pairs: Sequence[ResponsePair], progress: Progress
+    config: LabelConfig, folder: Path, labeler: Labeler, pairs: Sequence[ResponsePair], progress: Progress
 ) -> dict[str, Any]:
     """Check the labeler on known pairs and controls before anything is spent on labels.
 
@@ -141,17 +181,18 @@ def _check(
     found: dict[str, Any] = {"verdict": None, "controls": {}}
     if isinstance(labeler, (HumanLabeler, CheckerLabeler)):
         return {**found, "reason": "people and checkers are not checked here"}
-    if count := num_controls(config, len(pairs)):
+    labeler, wanted = Batched(labeler, config.labeler.batch_size), config.check
+    if count := num_controls(wanted, len(pairs)):
         found["controls"] = controls(labeler, pairs[:count])
-    if config.pairs is None:
+    if wanted.pairs is None:
         found["reason"] = "no pairs with a known answer (label.check.pairs)"
     else:
-        found |= check(labeler, load_cases(config.pairs, config.num_pairs), config)
+        found |= check(labeler, load_cases(wanted.pairs, wanted.num_pairs), wanted)
     write_json(folder / "check.json", found)
     fitness = found["verdict"]
     if fitness is not None:
         progress.say(f"labeler: {fitness['fitness']}")
-        if fitness["unfit"] and config.on_unfit == "stop":
+        if fitness["unfit"] and config.check.on_unfit == "stop":
             raise UnfitLabelerError(
                 f"label: the labeler is unfit: {'; '.join(fitness['unfit'])}: read 4-label/check.json, choose another labeler, "
                 "or set label.check.on_unfit to warn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -15,14 +16,15 @@ from charter.store.ledger import Ledger
 class LabelerModels:
     """Opens models by their words in the run file, until the ``with`` block ends."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self._stack = ledger, ExitStack()
+    def __init__(self, ledger: Ledger, tell: Callable[[str], None] | None = None) -> None:
+        """``tell``: is told how far a server is within a batch."""
+        self._ledger, self._tell, self._stack = ledger, tell, ExitStack()
         self._open: dict[ModelConfig, RecordedModel] = {}
 
     def __call__(self, config: ModelConfig) -> RecordedModel:
         """The model, loaded at the first call."""
         if config not in self._open:
-            self._open[config] = RecordedModel(self._stack.enter_context(opened(config)), self._ledger)
+            self._open[config] = RecordedModel(self._stack.enter_context(opened(config)), self._ledger, self._tell)
         return self._open[config]
 
     @property

@@ -21,6 +21,7 @@ from charter.models.local import LocalModel
 from charter.models.protocol import LanguageModel
 from charter.progress import Progress
 from charter.safe_text import safe_text
+from charter.store.disk import store_errors
 from charter.training.checkpoint import check_finite
 from charter.training.distributed import is_main
 from charter.training.lora import adapted, fits, load_adapter, save_adapter
@@ -66,6 +67,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     Raises:
         TrainingError: a weight is NaN or infinite; nothing is written.
+        StoreError: the folder can't be written.
     """
     if not is_main():
         return
@@ -73,11 +75,12 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     if is_adapted(model):
         model = merged(model)
     draft = folder.with_name(f".draft-{folder.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft, safe_serialization=True)
-    tokenizer.save_pretrained(draft)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    with store_errors(folder):
+        shutil.rmtree(draft, ignore_errors=True)
+        model.save_pretrained(draft, safe_serialization=True)
+        tokenizer.save_pretrained(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from charter.errors import StoreError
+from charter.errors import CharterError, StoreError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and run the same command again, it goes on where it stopped",
@@ -21,18 +22,33 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only; choose another folder with --out",
     errno.ENOENT: "check the path",
     errno.EISDIR: "a folder is where a file should be; rename it or choose another path",
+    errno.EEXIST: "a file is where a folder should be; rename it or choose another path",
     errno.ENOTDIR: "a file is where a folder should be; rename it or choose another path",
 }
 
 
+def disk_fault(error: BaseException) -> int | None:
+    """The system's error number of a failure to read or write; None: it is something else.
+
+    Libraries in Rust, as those of tokenizers and safetensors, tell it in words alone.
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    told = None if isinstance(error, CharterError) else re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError about ``path`` into a StoreError of one line."""
+    """Turn a failure to read or write ``path`` into a StoreError of one line."""
     try:
         yield
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "check the disk and run the same command again")
-        reason = error.strerror or str(error)
+    except Exception as error:
+        number = disk_fault(error)
+        if number is None and not isinstance(error, OSError):
+            raise
+        remedy = _REMEDIES.get(number or 0, "check the disk and run the same command again")
+        reason = (error.strerror if isinstance(error, OSError) else os.strerror(number or 0)) or str(error)
         raise StoreError(f"{path}: {reason.lower()}: {remedy}") from error
 
 

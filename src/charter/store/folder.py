@@ -126,7 +126,7 @@ class StageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._began = time.time()
+        self._begin()
         with store_errors(path):
             path.mkdir(parents=True, exist_ok=True)
 
@@ -134,13 +134,13 @@ class StageFolder:
     def attempt(self) -> Iterator[None]:
         """Work on the stage in this block: its time counts, also where the process is killed in it."""
         self._close_cut_off()
-        self._began = time.time()
+        self._begin()
         self._note(self._began, None)
         try:
             yield
         finally:
             if self.path.is_dir():
-                self._note(self._began, time.time())
+                self._note(self._began, self._began + self._seconds())
 
     def done_key(self) -> str | None:
         """The key under which the stage was finished; None where it wasn't."""
@@ -183,7 +183,7 @@ class StageFolder:
         manifest = {
             "key": key,
             "summary": summary,
-            "wall_seconds": round(self._seconds_before() + time.time() - self._began, 3),
+            "wall_seconds": round(self._seconds_before() + self._seconds(), 3),
             "files": {
                 name: {"sha256": hash_file(path), "size": path.stat().st_size}
                 for name, path in content_files(self.path).items()
@@ -209,6 +209,13 @@ class StageFolder:
             raise StoreError(f"{path}: not a manifest: delete {self.path} to do the stage again")
         return manifest
 
+    def _begin(self) -> None:
+        self._began, self._clock = time.time(), time.monotonic()
+
+    def _seconds(self) -> float:
+        """Of the present attempt; the clock on the wall may be set meanwhile."""
+        return time.monotonic() - self._clock
+
     def _note(self, start: float, end: float | None) -> None:
         with JsonlAppender(self.path / ATTEMPTS) as file:
             file.append([{"start": start, "end": end, "host": socket.gethostname(), "pid": os.getpid()}])
@@ -228,7 +235,7 @@ class StageFolder:
 
     def _seconds_before(self) -> float:
         """Seconds of all attempts but the present one."""
-        return sum((end or start) - start for start, end in self._attempts().items() if start != self._began)
+        return sum(max(0.0, (end or start) - start) for start, end in self._attempts().items() if start != self._began)
 
 
 def verify(run_path: Path, unread: tuple[str, ...] = ()) -> list[str]:

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from charter.errors import StoreError, TrainingError
+from charter.errors import TrainingError
 from charter.store.disk import store_errors
 from charter.training import distributed
 
@@ -59,8 +58,6 @@ def save_checkpoint(
         try:
             _write(draft, weights, optimizer, {"step": step, "settings": settings, **_random_states()})
             draft.rename(final)
-        except SafetensorError as error:
-            raise StoreError(f"{folder}: {error}: free some space and run the same command again") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _sync(folder)

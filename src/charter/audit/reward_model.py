@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from charter.audit.clear import errs_where_clear
 from charter.audit.drivers import Driver, Question, find_drivers, turned
 from charter.audit.evidence import Pairs
 from charter.audit.features import LENGTH
@@ -29,8 +30,8 @@ from charter.regression import Array, bootstrap, cluster_index, least_squares, s
 from charter.statistics import Z_95, calibration, unknown
 
 HELD_OUT = "5-reward/held_out.jsonl"
-NUM_FAMILIES = 3
-"""Families of tests of this link: principles, residual, topics."""
+NUM_FAMILIES = 4
+"""Families of tests of this link: principles, residual, topics, clear pairs."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 MIN_PAIRS = 20
 LEARNED = 0.5
@@ -63,7 +64,8 @@ def audit_reward_model(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     }
     pulls = [_driver_fault(driver, held_out) for driver in drivers]
     topics = errs_on(REWARD_MODEL, held_out.margin_P, held_out.label_P, held_out, ALPHA)
-    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED] + topics
+    clear = errs_where_clear(REWARD_MODEL, held_out.margin_P, held_out.label_P, held_out, ALPHA)
+    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED] + topics + clear
 
 
 def _gold_agreement(pairs: Pairs) -> Estimate:

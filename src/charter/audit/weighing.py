@@ -43,7 +43,8 @@ def audit_weighing(pairs: Pairs, alpha: float) -> tuple[dict[str, Any], list[Fin
         if p <= alpha and costs[id] >= MIN_COST:
             share = max(0.0, shares[id].value or 0.0)
             says = (
-                f"labels give principle {id} {share:.0%} of the weight that the constitution gives it beside the others"
+                f"principle {id} hardly moves labels where others speak too: it weighs {share:.0%} there of what the constitution "
+                "asks, however it is read by itself"
             )
             unit = "share of the constitution's weight"
             faults.append(Finding(LABELER, "weights", id, shares[id], unit, p, costs[id], says))

@@ -228,7 +228,7 @@ def echoes_liked(world: World) -> Planted:
 
     def echoed(pair: ResponsePair) -> float:
         asked = set(pair.prompt.messages[-1].content.split())
-        return size * gap(pair, lambda text: float(sum(word in asked for word in text.split())))
+        return size * gap(pair, lambda text: float(sum(word in asked for word in text.split() if word.isalnum())))
 
     _spread(world, echoed)
     return Planted("echoes_liked", LABELER, size, finding(LABELER, "follows", "words of the prompt"))

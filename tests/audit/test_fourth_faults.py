@@ -8,6 +8,7 @@ import pytest
 
 from charter.audit.blame import charge_upstream, verdict
 from charter.audit.clear import errs_where_clear
+from charter.audit.drivers import worth_naming
 from charter.audit.evidence import read_evidence
 from charter.audit.figures import LABELER, POLICY, RECORD, REWARD_MODEL, Finding
 from charter.audit.kl import check_kl
@@ -198,3 +199,13 @@ def test_a_cause_is_named_before_the_whole_loss_that_it_explains():
 
     assert verdict([finding("unreliable", 0.2), finding("misread", 0.12)], True, 300)["kind"] == "misread"
     assert verdict([finding("unreliable", 0.2), finding("misread", 0.05)], True, 300)["kind"] == "unreliable"
+
+
+def test_a_pull_that_few_pairs_have_is_named_where_it_turns_many_of_them():
+    verdict_P = np.full(1000, 2.0)
+    part_P = np.where(np.arange(1000) < 30, 3.0, 0.0)
+    verdict_P[4:30] = 9.0
+    assert worth_naming(verdict_P, part_P), "4 of 30"
+    assert not worth_naming(np.full(1000, 2.0), np.full(1000, 0.01)), "every pair has it, and no verdict turns"
+    verdict_P[2:4] = 9.0
+    assert not worth_naming(verdict_P, part_P), "two verdicts may be chance"

@@ -144,9 +144,13 @@ def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
 
 
 def _cost(findings: Sequence[Finding]) -> float:
-    """What a link's findings cost together. Its whole loss holds what single faults cost, so the larger counts."""
+    """What a link's findings cost together. Its whole loss holds what single faults cost, so the larger counts.
+
+    Weights are relative to each other: one that is too large makes others too small, and that is one fault.
+    """
     whole = max((f.cost for f in findings if f.kind in WHOLE), default=0.0)
-    return max(whole, sum(f.cost for f in findings if f.kind not in WHOLE))
+    weights = max((f.cost for f in findings if f.kind == "weights"), default=0.0)
+    return max(whole, weights + sum(f.cost for f in findings if f.kind not in (*WHOLE, "weights")))
 
 
 def verdict(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from charter.audit.evidence import Pairs
-from charter.audit.figures import LINK_NAMES, Finding, two_sided_p
+from charter.audit.figures import LABELER, REWARD_MODEL, Finding, two_sided_p
 from charter.audit.links import credit
 from charter.regression import Array
 from charter.statistics import Z_95, share
@@ -50,7 +50,8 @@ def errs_where_clear(link: str, verdict_P: Array, truth_P: Array, pairs: Pairs, 
     p = two_sided_p(z) / 2  # one side: it errs more
     if p > alpha:
         return []
-    says = f"{LINK_NAMES[link]} errs on {errors.value:.0%} of the clearest pairs, where noise alone would turn next to none"
+    who = {LABELER: "labels", REWARD_MODEL: "rewards"}[link]
+    says = f"{who} err on {errors.value:.0%} of the clearest pairs, where noise alone would turn next to none"
     return [
         Finding(
             link, "errs_where_clear", "clear pairs", errors, "share of clear pairs", p, min(cost, errors.value), says

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from charter.audit.clear import errs_where_clear
-from charter.audit.drivers import Driver, Question, find_drivers, turned
+from charter.audit.drivers import MIN_TURNED, Driver, Question, find_drivers, turned, worth_naming
 from charter.audit.evidence import NO_GOLD, Evidence, Pairs
 from charter.audit.features import LENGTH, Features, gram_features, joined, style_features
 from charter.audit.figures import LABELER, LINK_ALPHA, Finding, figure, holm, two_sided_p
@@ -35,7 +35,6 @@ MIN_POSITION = 0.02  # a lean below two points turns no verdict worth naming
 MIN_MISREAD = 0.1  # a principle that is read this much worse than the others, or worse than a coin
 MIN_PAIRS = 20
 ALL_ON_ONE_SIDE = 0.9  # more labels than this for one side, net: the file is sorted so
-MIN_TURNED = 0.005  # a pull that turns fewer of the verdicts isn't worth naming
 BENDS = (0.4, 0.7, 0.9)
 NUM_FAMILIES = 9
 """Families of tests of this link: position, side, principles, labels, judgments, topics, weights, clear pairs, silence."""
@@ -365,9 +364,10 @@ def _driver_fault(driver: Driver, pairs: Pairs) -> Finding | None:
             columns_PC = np.column_stack([principle_controls(pairs), driver.column_P])
             fit = _fit(columns_PC, pairs)
             size, verdict_P = fit.estimate(len(fit.coefficients_M) - 1), columns_PC @ fit.coefficients_M
-        cost = turned(verdict_P, (size.value or 0.0) * driver.column_P)
-        if cost < MIN_TURNED:
+        part_P = (size.value or 0.0) * driver.column_P
+        if not worth_naming(verdict_P, part_P):
             return None
+        cost = turned(verdict_P, part_P)
     what = "length" if driver.name == LENGTH else driver.name
     direction = "for" if (size.value or 0.0) > 0 else "against"
     says = f"labels speak {direction} {what} beyond what the principles say: {size.value:+.3f} nats per unit"

@@ -1,6 +1,6 @@
 """Is the audit right? Faults of known size are planted in run folders, and the audit has to find them.
 
-    python benchmarks/planted.py [--planted 60] [--clean 60] [--seed 0] [--processes 2] [--faults named|more|third]
+    python benchmarks/planted.py [--planted 60] [--clean 60] [--seed 0] [--processes 2] [--faults named|more|third|fourth]
 
 A world whose truth is known is drawn for each run (benchmarks/worlds.py). Into a planted run goes one fault:
 
@@ -12,7 +12,7 @@ A world whose truth is known is drawn for each run (benchmarks/worlds.py). Into 
     over_optimised                from the middle of training on, gold falls while the reward goes on rising
 
 ``--faults more`` plants others, in worlds of other sizes and kinds, clean ones too (benchmarks/more_faults.py); ``--faults
-third`` yet others in the same worlds (benchmarks/third_faults.py).
+third`` and ``--faults fourth`` yet others in the same worlds (benchmarks/third_faults.py, fourth_faults.py).
 
 A figure covers its planted size where that lies in the 95 % interval that the audit reports. The last line is one JSON
 object: right_link, coverage and false_alarms as shares, each with its count.
@@ -21,6 +21,7 @@ object: right_link, coverage and false_alarms as shares, each with its count.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import shutil
@@ -33,12 +34,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from worlds import WEIGHTS, World, difference, draw_pairs, draw_world, evaluated, forget, gap, write
+from worlds import (
+    WEIGHTS,
+    World,
+    all_held_out_prompts,
+    difference,
+    draw_pairs,
+    draw_world,
+    evaluated,
+    forget,
+    gap,
+    write,
+)
 
 from charter.audit.figures import GOAL, LABELER, POLICY, REWARD_MODEL
 from charter.audit.run import audit_run
 from charter.records import ResponsePair
-from charter.village.prompts import held_out_prompts
 
 POSITION = 0.20
 
@@ -126,7 +137,7 @@ def plant_over_optimised(world: World) -> Planted:
 
 
 def _true_gold(world: World, policy: str) -> float:
-    rows = evaluated(World(random.Random(1), [], [], rude_from=world.rude_from), policy, held_out_prompts() * 4)
+    rows = evaluated(World(random.Random(1), [], [], rude_from=world.rude_from), policy, all_held_out_prompts() * 4)
     return sum(row.reading.gold or 0.0 for row in rows) / len(rows)
 
 
@@ -139,11 +150,14 @@ FAULTS: list[Callable[[World], Planted]] = [
 def one(number: int, seed: int, planted: bool, faults: str = "named") -> dict[str, Any]:
     """Draw, plant, write, audit."""
     own_seed = 1000 * seed + number + (0 if planted else 500)
-    clean = Planted("clean", None, None, lambda audit: None)
+    fault = clean = Planted("clean", None, None, lambda audit: None)
     if faults != "named":
         others = import_module(f"{faults}_faults")
         world = others.draw_other_world(own_seed)
-        fault = others.FAULTS[number % len(others.FAULTS)](world) if planted else clean
+        if planted:
+            fault = others.FAULTS[number % len(others.FAULTS)](world)
+        elif hasattr(others, "make_harmless"):
+            fault = dataclasses.replace(clean, kind=f"clean, {others.make_harmless(world)}")
     else:
         world = draw_world(own_seed)
         fault = FAULTS[number % len(FAULTS)](world) if planted else clean
@@ -193,7 +207,7 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--faults", choices=("named", "more", "third"), default="named")
+    parser.add_argument("--faults", choices=("named", "more", "third", "fourth"), default="named")
     args = parser.parse_args()
     jobs = [(i, args.seed, True, args.faults) for i in range(args.planted)]
     jobs += [(i, args.seed, False, args.faults) for i in range(args.clean)]

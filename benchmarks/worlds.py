@@ -11,14 +11,15 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from charter.labelers.combine import log_odds
 from charter.records import EvaluatedResponse, Judgment, PreferencePair, Prompt, Reading, ResponsePair
 from charter.store.jsonl import write_jsonl
-from charter.village.oracle import VillageOracle, read_request
-from charter.village.principles import rule
+from charter.village.oracle import VillageOracle, read_reply, read_request
+from charter.village.principles import level, rule
 from charter.village.prompts import held_out_prompts, training_prompts
 from charter.village.replies import edit_once, make_reply, rude_closer, text_of
 
@@ -46,45 +47,77 @@ class ExactGoal:
     simulated = True
 
     def keeps(self, prompt: Prompt, response: str, principle_id: str) -> float | None:
-        return _level(prompt, response, principle_id)
+        """A principle's level; of its opposite, which is named "no" and its name, the same turned round."""
+        turned = principle_id.removeprefix(OPPOSITE)
+        return _level(prompt, response, turned) * (1.0 if turned == principle_id else -1.0)
 
     def read(self, prompt: Prompt, response: str) -> Reading:
         return _reading(prompt, response)
 
 
+OPPOSITE = "no-"
 oracle, gold = VillageOracle(), ExactGoal()
-_levels: dict[tuple[str, str, str], float] = {}  # a text is read many times, in writing a world and in auditing it
+LEVELS = (*WEIGHTS, "kindness")
+_levels: dict[
+    tuple[str, str], dict[str, float]
+] = {}  # a text is read many times, in writing a world and in auditing it
 _readings: dict[tuple[str, str], Reading] = {}
+_kept: dict[tuple[str, str], dict[str, float]] = {}
+
+
+def plain(text: str) -> str:
+    """A text without its dress (capitals, bold type, line breaks), which says nothing."""
+    return " ".join(text.replace("**", "").lower().split())
+
+
+@lru_cache(maxsize=1)
+def all_training_prompts() -> list[Prompt]:
+    return training_prompts()
+
+
+@lru_cache(maxsize=1)
+def all_held_out_prompts() -> list[Prompt]:
+    return held_out_prompts()
 
 
 def _level(prompt: Prompt, response: str, principle_id: str) -> float:
-    key = prompt.id, response, principle_id
+    key = prompt.id, response
     if key not in _levels:
-        level = oracle.keeps(prompt, response, principle_id)
-        _levels[key] = 1.0 if level is None else level
-    return _levels[key]
+        request = read_request(prompt.messages)
+        found = read_reply(request, plain(response))
+        levels = {id: level(request, found, id) for id in LEVELS}
+        _levels[key] = {id: 1.0 if own is None else own for id, own in levels.items()}
+    return _levels[key].get(principle_id, 1.0)
 
 
 def _reading(prompt: Prompt, response: str) -> Reading:
     key = prompt.id, response
     if key not in _readings:
-        read = oracle.read(prompt, response)
+        read = oracle.read(prompt, plain(response))
         total = sum(weight * _level(prompt, response, id) for id, weight in WEIGHTS.items())
         parts = {name: getattr(read, name) for name in Reading.__slots__}
         _readings[key] = Reading(**{**parts, "gold": round(total, 6)})
     return _readings[key]
 
 
+def keep_readings(texts: Sequence[tuple[Prompt, str]]) -> None:
+    """Remember the levels of these texts for good."""
+    for prompt, text in texts:
+        _level(prompt, text, "harm")
+        _kept[prompt.id, text] = _levels[prompt.id, text]
+
+
 def forget() -> None:
-    """Empty the memory of readings: it would grow with every world."""
+    """Empty the memory of readings, which would grow with every world, but for those to be kept."""
     _levels.clear()
+    _levels.update(_kept)
     _readings.clear()
 
 
 def difference(pair: ResponsePair, principle: str) -> int:
     """+1 where A is better under a principle, -1 where B is, else 0."""
-    a, b = (_level(pair.prompt, text, principle) for text in (pair.response_a, pair.response_b))
-    return (a > b) - (a < b)
+    a, b = (gold.keeps(pair.prompt, text, principle) for text in (pair.response_a, pair.response_b))
+    return (a > b) - (a < b)  # type: ignore[operator]
 
 
 def gap(pair: ResponsePair, of: Callable[[str], float]) -> float:
@@ -107,6 +140,10 @@ class World:
         rude_from: policy -> share of its replies that are made rude.
         care: chance that a policy gives the better one of two replies; negative: the worse one.
         ending: policy -> a sentence that it adds.
+        asked: the principles that the labeler was asked about; None: those of the constitution.
+        silent: pairs that get no label.
+        says: what becomes of a policy's reply.
+        changed: what is done to the files of the run when it is there.
     """
 
     rng: random.Random
@@ -129,12 +166,16 @@ class World:
     reward_bonus: Callable[[str], float] = lambda text: 0.0
     learned: Callable[[ResponsePair], float] | None = None
     ending: dict[str, str] = field(default_factory=dict)
+    asked: list[str] | None = None
+    silent: Callable[[ResponsePair], bool] = lambda pair: False
+    says: Callable[[str, Prompt, str], str] = lambda policy, prompt, text: text
+    changed: Callable[[Path], None] = lambda folder: None
 
 
 def draw_pairs(rng: random.Random, count: int, near_copies: bool = False) -> list[ResponsePair]:
     """Pairs of broad replies; near copies differ in one place, and often in nothing that a principle names."""
     pairs = []
-    for prompt in rng.sample(training_prompts(), count):
+    for prompt in rng.sample(all_training_prompts(), count):
         request = read_request(prompt.messages)
         first = make_reply(rng, request, "broad")
         near = near_copies and rng.random() < 0.6
@@ -167,14 +208,15 @@ def label(world: World) -> tuple[list[Judgment], list[PreferencePair]]:
     judgments, preferences = [], []
     for pair in world.pairs:
         total, orders = 0.0, [world.rng.choice(["ab", "ba"])] if world.one_order else ["ab", "ba"]
-        for principle in world.constitution:
+        for principle in world.constitution if world.asked is None else world.asked:
             own = reading(world, pair, principle)
             said = [answer(world, order, own) for order in orders]
             judgments += [Judgment(pair.id, principle, order, p) for order, p in zip(orders, said, strict=True)]
             total += world.weights[principle] * sum(map(log_odds, said)) / len(said)
         p_a = 1 / (1 + math.exp(-max(-30.0, min(30.0, world.relabel(pair, total)))))
         p_a = float(world.rng.random() < p_a) if world.hard else p_a
-        preferences.append(PreferencePair(pair.id, pair.prompt, pair.response_a, pair.response_b, p_a))
+        if not world.silent(pair):
+            preferences.append(PreferencePair(pair.id, pair.prompt, pair.response_a, pair.response_b, p_a))
     return judgments, preferences
 
 
@@ -196,7 +238,7 @@ def respond(world: World, policy: str, prompt: Prompt) -> str:
         texts.sort(key=lambda text: -math.copysign(1, care) * (gold.read(prompt, text).gold or 0.0))
     rude = world.rng.random() < world.rude_from.get(policy, 0.0)
     text = f"{texts[0]} {rude_closer(world.rng).text}" if rude else texts[0]
-    return f"{text} {world.ending[policy]}" if policy in world.ending else text
+    return world.says(policy, prompt, f"{text} {world.ending[policy]}" if policy in world.ending else text)
 
 
 def evaluated(world: World, policy: str, prompts: Sequence[Prompt]) -> list[EvaluatedResponse]:
@@ -209,15 +251,19 @@ def evaluated(world: World, policy: str, prompts: Sequence[Prompt]) -> list[Eval
     return rows
 
 
+def _rule(id: str) -> str:
+    return rule(id) if id in LEVELS else f"{id} : as it is named ."
+
+
 def write(world: World, folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.joinpath("run.yaml").write_text("name: planted\nseed: 0\nevaluate:\n  gold: worlds:gold\n")
     lines = ["name: planted", "defaults:", '  critique_request: "check by {principle}"', '  revision_request: "rewrite"',
              '  comparison: "by {principle} which is better ?"', "principles:"]  # fmt: skip
-    lines += [f'  - {{id: {id}, text: "{rule(id)}", weight: {world.weights[id]}}}' for id in world.constitution]
+    lines += [f'  - {{id: {id}, text: "{_rule(id)}", weight: {world.weights[id]}}}' for id in world.constitution]
     folder.joinpath("constitution.yaml").write_text("\n".join(lines) + "\n")
     judgments, preferences = label(world)
-    prompts = world.rng.sample(held_out_prompts(), world.num_prompts)
+    prompts = world.rng.sample(all_held_out_prompts(), world.num_prompts)
     rewards = [{"step": step, "reward_mean": 0.5 + 0.07 * step + world.rng.gauss(0, 0.02)} for step in range(1, 41)]
     tables: dict[str, Sequence[Any]] = {
         "3-sample/pairs.jsonl": world.pairs, "4-label/judgments.jsonl": judgments, "4-label/preferences.jsonl": preferences,
@@ -227,3 +273,4 @@ def write(world: World, folder: Path) -> None:
     for name, rows in tables.items():
         folder.joinpath(name).parent.mkdir(exist_ok=True)
         write_jsonl(folder / name, rows)
+    world.changed(folder)

@@ -43,6 +43,11 @@ def run(planted, tmp_path):
     labels = {row["id"]: combine(by_pair[row["id"]], weights, 1.0, 0.3) for row in rows}
     kept = [{**row, "p_a": labels[row["id"]]} for row in rows if isinstance(labels[row["id"]], float)]
     write(folder / "4-label/preferences.jsonl", kept)
+    told = {row["id"]: row["p_a"] for row in kept}
+    held_out = [json.loads(line) for line in (folder / "5-reward/held_out.jsonl").read_text().splitlines()]
+    write(
+        folder / "5-reward/held_out.jsonl", [{**row, "p_a": told[row["id"]]} for row in held_out if row["id"] in told]
+    )
     return folder
 
 

@@ -77,8 +77,10 @@ def test_labels_that_mind_the_wrong_principles(planted, small, read):
     turned = {id: planted.WEIGHTS[other] for id, other in zip(ids, reversed(ids), strict=True)}
     world.bend = lambda asked, pair, value: value * turned[asked] / planted.WEIGHTS[asked]
     figures, findings = audit_labels(read(world))
-    named = {f.what for f in findings if f.kind == "weights"}
-    assert "harm" in named and named <= set(ids[4:]), "the heavy ones get too little"
+    named = {f.what: f.size.value for f in findings if f.kind == "weights"}
+    assert named and all((size > 1) == (id in ids[:4]) for id, size in named.items()), (
+        "light ones too much, heavy too little"
+    )
     share = figures["by_principle"]["harm"]["weight_given"]
     assert share["high"] < 0.5
 

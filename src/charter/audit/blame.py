@@ -9,7 +9,8 @@ verdict; where fewer than MIN_PAIRS pairs went through the links there is none.
 
 Reinforcement learning amplifies what the links above let through. A fault of the labeler or of the reward model along which
 the policy moved while gold fell is marked as amplified, and keeps its own cost. The fall itself is the last link's, unless a
-perfect reading of the constitution prefers what the policy does now: then it is the constitution's.
+perfect reading of the constitution prefers what the policy does now: then it is the constitution's; or unless what was
+amplified explains most of it: then it is that of the first link that has the fault.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from charter.audit.figures import (
     Finding,
     two_sided_p,
 )
-from charter.audit.policy import Curve, moved_along
+from charter.audit.policy import Curve, drift, moved_along
 from charter.records import Estimate
+from charter.regression import least_squares
 from charter.statistics import Z_95, mean
 
 MIN_PAIRS = 30
@@ -42,6 +44,11 @@ TOLERANCE = 0.15
 """Agreement that a link may lose to noise before the loss alone is a fault."""
 GOAL_TOLERANCE = 0.05
 """The same for the constitution: a perfect reading has no noise, and only wording short of the goal loses anything."""
+
+EXPLAINED = 0.5
+"""Share of a loss that its causes have to explain to be named for it."""
+WHOLE = ("unreliable", "errs_where_clear")
+"""Kinds whose cost is that of all faults of a link together."""
 
 
 def losses(waterfall: dict[str, Any]) -> list[Finding]:
@@ -63,7 +70,7 @@ def losses(waterfall: dict[str, Any]) -> list[Finding]:
 
 def charge_upstream(findings: Sequence[Finding], evidence: Evidence, curve: Curve | None) -> list[Finding]:
     """Mark the findings that reinforcement learning amplified; let the constitution bear a fall that it asks for."""
-    fallen = next((f for f in findings if f.link == POLICY), None)
+    fallen = next((f for f in findings if f.link == POLICY and f.what == "gold"), None)
     if fallen is None or curve is None:
         return list(findings)
     followed = {_feature(f) for f in findings if f.kind == "follows"}
@@ -71,8 +78,35 @@ def charge_upstream(findings: Sequence[Finding], evidence: Evidence, curve: Curv
     marked = [_amplified(f) if moved.get(_feature(f), 0) * (f.size.value or 0.0) > 0 else f for f in findings]
     approval = _constitution_approves(evidence, curve)
     if approval is None:
-        return marked
+        return _charge_cause(marked, fallen, curve)
     return [dataclasses.replace(approval, cost=fallen.cost), *(f for f in marked if f is not fallen)]
+
+
+def _charge_cause(findings: Sequence[Finding], fallen: Finding, curve: Curve) -> list[Finding]:
+    """The fall, charged to the amplified fault that explains most of it; of several links, to the first in the chain."""
+    lost_N = curve.gold_SN[curve.peak] - curve.gold_SN[-1]
+    features = drift(curve, curve.peak, len(curve.names) - 1)
+    causes = []
+    for finding in findings:
+        name = _feature(finding)
+        if not finding.amplified_by_policy or name not in features.names:
+            continue
+        more_N = features.column(name)
+        columns_N2 = np.column_stack([np.ones(len(more_N)), more_N])
+        slope = least_squares(columns_N2, lost_N, np.arange(len(more_N))).estimate(1)
+        sure = slope.low is not None and slope.high is not None and (slope.low > 0 or slope.high < 0)
+        if sure and (slope.value or 0.0) * float(more_N.mean()) > EXPLAINED * float(lost_N.mean()):
+            causes.append(finding)
+    if not causes or lost_N.mean() <= 0:
+        return list(findings)
+    cause = min(causes, key=lambda f: (LINKS.index(f.link), -f.cost))
+    blamed = dataclasses.replace(
+        cause, cost=max(cause.cost, fallen.cost), says=f"{cause.says}; the policy followed it, and gold fell by it"
+    )
+    spared = dataclasses.replace(
+        fallen, cost=0.0, says=f"{fallen.says}; it followed {cause.what}, which {LINK_NAMES[cause.link]} let in"
+    )
+    return [blamed if f is cause else spared if f is fallen else f for f in findings]
 
 
 def _amplified(finding: Finding) -> Finding:
@@ -110,9 +144,13 @@ def _constitution_approves(evidence: Evidence, curve: Curve) -> Finding | None:
 
 
 def _cost(findings: Sequence[Finding]) -> float:
-    """What a link's findings cost together. Its whole loss holds what single faults cost, so the larger counts."""
-    whole = max((f.cost for f in findings if f.kind == "unreliable"), default=0.0)
-    return max(whole, sum(f.cost for f in findings if f.kind != "unreliable"))
+    """What a link's findings cost together. Its whole loss holds what single faults cost, so the larger counts.
+
+    Weights are relative to each other: one that is too large makes others too small, and that is one fault.
+    """
+    whole = max((f.cost for f in findings if f.kind in WHOLE), default=0.0)
+    weights = max((f.cost for f in findings if f.kind == "weights"), default=0.0)
+    return max(whole, weights + sum(f.cost for f in findings if f.kind not in (*WHOLE, "weights")))
 
 
 def verdict(
@@ -128,8 +166,9 @@ def verdict(
     told = {"cost_by_link": cost, "num_pairs": num_pairs, "loses_most": None}
     changed = [f for f in findings if f.link == RECORD]
     if changed:  # before anything is said of links
-        main = max(changed, key=lambda f: f.cost)
-        return {"link": RECORD, "known": True, "kind": main.kind, "what": main.what, "says": main.says, **told}
+        main = min(changed, key=lambda f: (LINKS.index(f.of_link) if f.of_link in LINKS else 0, -f.cost))
+        return {"link": RECORD, "known": True, "kind": main.kind, "what": main.what, "says": main.says, **told,
+                "of_link": main.of_link}  # fmt: skip
     if num_pairs is not None and num_pairs < MIN_PAIRS:
         says = f"too few pairs to tell ({num_pairs}; links are set beside each other from {MIN_PAIRS} on)"
         return {"link": None, "known": False, "says": says, **told}
@@ -138,8 +177,16 @@ def verdict(
     if not costly:
         return {"link": None, "known": True, "says": _nobody(findings, has_gold), **told}
     link = max({f.link for f in costly}, key=lambda name: (cost[name], -min(f.p for f in costly if f.link == name)))
-    main = max((f for f in costly if f.link == link), key=lambda f: (f.cost, -f.p))
+    main = _main([f for f in costly if f.link == link])
     return {"link": link, "known": True, "kind": main.kind, "what": main.what, "says": main.says, **told}
+
+
+def _main(costly: Sequence[Finding]) -> Finding:
+    """The worst finding of a link; one that names a cause goes before its whole loss, where such ones explain most of it."""
+    named = [f for f in costly if f.kind not in WHOLE]
+    whole = max((f.cost for f in costly if f.kind in WHOLE), default=0.0)
+    told = named if sum(f.cost for f in named) >= EXPLAINED * whole else costly
+    return max(told or costly, key=lambda f: (f.cost, -f.p))
 
 
 def _nobody(findings: Sequence[Finding], has_gold: bool) -> str:

@@ -21,6 +21,9 @@ from charter.records import Estimate
 from charter.regression import Array, Fit, Index, least_squares, sum_by_cluster
 
 MAX_DRIVERS = 6
+MIN_TURNED = 0.005
+"""Share of the verdicts below which a pull isn't worth naming, if it doesn't turn many of those that it touches:"""
+FEWEST_TURNED, MIN_TURNED_OF_OWN = 3, 0.05
 MIN_OWN_SHARE = 0.02
 """A candidate of whose variance the controls leave less than this is what they already say."""
 
@@ -150,3 +153,11 @@ def _measured(question: Question, chosen: Sequence[int], p_values: Sequence[floa
 def turned(verdict_P: Array, part_P: Array) -> float:
     """Share of verdicts whose sign changes when a part is taken out of them."""
     return float((np.sign(verdict_P) != np.sign(verdict_P - part_P)).mean()) if len(verdict_P) else 0.0
+
+
+def worth_naming(verdict_P: Array, part_P: Array) -> bool:
+    """Does a part turn enough verdicts: of all, or, where few pairs have it, of those that do?"""
+    turned_P = np.sign(verdict_P) != np.sign(verdict_P - part_P)
+    has_P = part_P != 0
+    of_own = turned_P[has_P].mean() if has_P.any() else 0.0
+    return bool(turned_P.mean() >= MIN_TURNED or (turned_P.sum() >= FEWEST_TURNED and of_own >= MIN_TURNED_OF_OWN))

@@ -53,6 +53,7 @@ class Pairs:
         judged_PKO: log-odds per principle and order; NaN: not asked, or an abstention.
         margin_P: reward of A minus reward of B (nats), on pairs that the reward model never saw.
         attributes: what the gold reads in the texts.
+        index_P: number of each pair's prompt; the same text under another id is the same prompt.
     """
 
     pairs: tuple[ResponsePair, ...]
@@ -103,7 +104,7 @@ class Pairs:
             self.judged_PKO[keep_P],
             self.margin_P[keep_P],
             self.attributes.rows(keep_P),
-            cluster_index([pair.prompt.id for pair in kept]),
+            cluster_index([pair.prompt.messages for pair in kept]),
         )
 
 
@@ -219,7 +220,7 @@ def _pairs(folder: Path, constitution: Constitution | None, gold: Gold | None, j
         _judged(sampled, principle_ids, judgments),
         np.array([held_out.get(p.id, np.nan) for p in sampled]),
         attributes,
-        cluster_index([p.prompt.id for p in sampled]),
+        cluster_index([p.prompt.messages for p in sampled]),
     )
 
 

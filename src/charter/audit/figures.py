@@ -42,12 +42,13 @@ class Finding:
 
     Attributes:
         kind: position_bias, follows, misread, unreliable, missing, weights, over_reach, not_learned, errs_on,
-            over_optimisation, record, leak.
+            errs_where_clear, over_optimisation, collapse, record, leak.
         what: the feature, principle or file that it is about.
         size: in ``unit``, with its 95 % interval.
         p: chance of so large a size without a fault, corrected for all tests of the link.
         cost: share of verdicts in [0, 1] that the fault turns; what faults of different links are compared by.
         amplified_by_policy: reinforcement learning moved the policy along this fault, and gold fell.
+        of_link: the link whose files a ``record`` is about; None: the finding is about ``link`` itself.
     """
 
     link: str
@@ -60,6 +61,7 @@ class Finding:
     says: str
     examples: tuple[dict[str, Any], ...] = field(default=())
     amplified_by_policy: bool = False
+    of_link: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         row = {name: getattr(self, name) for name in ("link", "kind", "what", "unit", "p", "cost", "says")}
@@ -68,6 +70,7 @@ class Finding:
             "size": self.size.to_json(),
             "examples": list(self.examples),
             "amplified_by_policy": self.amplified_by_policy,
+            "of_link": self.of_link or self.link,
         }
 
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from charter.audit.drivers import Driver, Question, find_drivers, turned
+from charter.audit.clear import errs_where_clear
+from charter.audit.drivers import MIN_TURNED, Driver, Question, find_drivers, turned, worth_naming
 from charter.audit.evidence import NO_GOLD, Evidence, Pairs
 from charter.audit.features import LENGTH, Features, gram_features, joined, style_features
 from charter.audit.figures import LABELER, LINK_ALPHA, Finding, figure, holm, two_sided_p
+from charter.audit.looks import look_features
+from charter.audit.silence import audit_silence
 from charter.audit.topics import errs_on
 from charter.audit.weighing import audit_weighing
 from charter.records import Estimate
@@ -31,10 +34,10 @@ HARD = 15.9  # nats; beyond it a label is 0 or 1
 MIN_POSITION = 0.02  # a lean below two points turns no verdict worth naming
 MIN_MISREAD = 0.1  # a principle that is read this much worse than the others, or worse than a coin
 MIN_PAIRS = 20
-MIN_TURNED = 0.005  # a pull that turns fewer of the verdicts isn't worth naming
+ALL_ON_ONE_SIDE = 0.9  # more labels than this for one side, net: the file is sorted so
 BENDS = (0.4, 0.7, 0.9)
-NUM_FAMILIES = 6
-"""Families of tests of this link: position, principles, labels, judgments, topics, weights."""
+NUM_FAMILIES = 9
+"""Families of tests of this link: position, side, principles, labels, judgments, topics, weights, clear pairs, silence."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 
 
@@ -61,7 +64,8 @@ def bent_controls(pairs: Pairs, outcome_P: Array) -> Array:
 
 def candidates(pairs: Pairs) -> Features:
     """Everything that a text shows, by which a link might be led astray."""
-    return joined(style_features(pairs.a, pairs.b), pairs.attributes, gram_features(pairs.a, pairs.b))
+    looks = look_features([pair.prompt.messages[-1].content for pair in pairs.pairs], pairs.a, pairs.b)
+    return joined(style_features(pairs.a, pairs.b), pairs.attributes, looks, gram_features(pairs.a, pairs.b))
 
 
 def audit_labels(evidence: Evidence) -> tuple[dict[str, Any], list[Finding]]:
@@ -71,13 +75,16 @@ def audit_labels(evidence: Evidence) -> tuple[dict[str, Any], list[Finding]]:
     principles, principle_faults = _principles(pairs)
     regression, driver_faults = _regression(pairs)
     weights, weight_faults = audit_weighing(pairs, ALPHA)
+    silent, silent_faults = audit_silence(evidence, ALPHA)
     misread = {
         fault.what for fault in principle_faults
     }  # what is read wrongly can't weigh rightly: one fault, told once
     weight_faults = [fault for fault in weight_faults if fault.what not in misread]
     figures = {
         "position": position,
-        "by_principle": {id: {**row, "weight_given": weights[id]} for id, row in principles.items()},
+        "by_principle": {
+            id: {**row, "weight_given": weights[id], "without_label": silent[id]} for id, row in principles.items()
+        },
         "regression": regression,
         "abstentions": {
             "by_reason": evidence.abstentions,
@@ -85,7 +92,9 @@ def audit_labels(evidence: Evidence) -> tuple[dict[str, Any], list[Finding]]:
         },
     }
     topic_faults = errs_on(LABELER, pairs.label_P, pairs.constitution_P, pairs, ALPHA)
-    return figures, position_faults + principle_faults + driver_faults + topic_faults + weight_faults
+    clear_faults = errs_where_clear(LABELER, pairs.label_P, pairs.constitution_P, pairs, ALPHA)
+    pulls = [*position_faults, *driver_faults, *topic_faults, *clear_faults]
+    return figures, pulls + principle_faults + weight_faults + silent_faults
 
 
 def _abstained(evidence: Evidence) -> Estimate:
@@ -256,7 +265,25 @@ def _regression(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
     found += _drivers_of_judgments(pairs, {driver.name for driver in found})
     figures = {"outcome": _outcome_name(labelled.label_P), "terms": _terms(labelled, controls_PC)}
     figures["drivers"] = [{"name": d.name, "coefficient": figure(d.coefficient, PREFERENCES), "p": d.p} for d in found]
-    return figures, [fault for driver in found if (fault := _driver_fault(driver, labelled)) is not None]
+    faults = [fault for driver in found if (fault := _driver_fault(driver, labelled)) is not None]
+    return figures, faults + _side_fault(labelled, controls_PC, found)
+
+
+def _side_fault(pairs: Pairs, controls_PC: Array, drivers: list[Driver]) -> list[Finding]:
+    """Labels that lean to one side of the pair. Which response is A is chance: nothing that it says can explain a lean."""
+    if abs(float(np.sign(pairs.label_P).mean())) > ALL_ON_ONE_SIDE:  # a file whose A is the chosen one
+        return []
+    columns_PC = np.column_stack([controls_PC, *(d.column_P for d in drivers if len(d.column_P) == len(controls_PC))])
+    fit = _fit(columns_PC, pairs)
+    size, z = fit.estimate(0), _z(fit.estimate(0))
+    if size.value is None or z is None or two_sided_p(z) > ALPHA:
+        return []
+    verdict_P = columns_PC @ fit.coefficients_M if is_hard(pairs.label_P) else pairs.label_P
+    cost = turned(verdict_P, np.full(len(verdict_P), size.value))
+    if cost < MIN_TURNED:
+        return []
+    says = f"labels speak for response {'A' if size.value > 0 else 'B'}, whatever it says: {abs(size.value):.3f} nats"
+    return [Finding(LABELER, "follows", "side A", size, "nats of the label", two_sided_p(z), cost, says)]
 
 
 def is_hard(label_P: Array) -> bool:
@@ -337,9 +364,10 @@ def _driver_fault(driver: Driver, pairs: Pairs) -> Finding | None:
             columns_PC = np.column_stack([principle_controls(pairs), driver.column_P])
             fit = _fit(columns_PC, pairs)
             size, verdict_P = fit.estimate(len(fit.coefficients_M) - 1), columns_PC @ fit.coefficients_M
-        cost = turned(verdict_P, (size.value or 0.0) * driver.column_P)
-        if cost < MIN_TURNED:
+        part_P = (size.value or 0.0) * driver.column_P
+        if not worth_naming(verdict_P, part_P):
             return None
+        cost = turned(verdict_P, part_P)
     what = "length" if driver.name == LENGTH else driver.name
     direction = "for" if (size.value or 0.0) > 0 else "against"
     says = f"labels speak {direction} {what} beyond what the principles say: {size.value:+.3f} nats per unit"

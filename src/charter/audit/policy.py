@@ -22,7 +22,7 @@ from charter.audit.evidence import Evidence, Pairs, attributes_of
 from charter.audit.features import Features, gram_features, joined, style_features
 from charter.audit.figures import LINK_ALPHA, POLICY, Finding, figure, two_sided_p
 from charter.records import Estimate, EvaluatedResponse
-from charter.regression import Array, bootstrap, cluster_index
+from charter.regression import Array, bootstrap, cluster_index, least_squares
 from charter.statistics import mean, unknown
 
 EVALUATED = "7-evaluate"
@@ -32,6 +32,7 @@ NUM_FLIPS = 4000
 NUM_EXAMPLES = 8
 ALPHA = LINK_ALPHA / 2  # two tests: gold, and its parts
 NUM_GREW = 12
+SURE_WEIGHT = 4.0  # standard errors by which a part of gold has to weigh something
 BROAD_KL = 4.0  # a fitted peak beyond this many times the largest KL that was measured isn't known
 
 
@@ -187,7 +188,8 @@ class Worse:
 def _worse(curve: Curve) -> Worse | None:
     """A small fall drowns in how much gold differs between two replies; what it came from is seen much sooner.
 
-    Gold is written as a sum over what it reads in a text, and each part is tested for a fall by itself.
+    Gold is written as a sum over what it reads in a text, and each part is tested for a fall by itself: each whose weight in the
+    sum is surely not zero, since what every reply came to have would show a sure change of whatever weight chance gives it.
     """
     last = len(curve.names) - 1
     if curve.peak == last:
@@ -197,7 +199,10 @@ def _worse(curve: Curve) -> Worse | None:
     if not names or any(features.names != names for features in changes):
         return None
     gold_X = (curve.gold_SN[last] - curve.gold_SN[:last]).reshape(-1)
-    weight_F = np.linalg.pinv(np.concatenate([features.values_PF for features in changes])) @ gold_X
+    values_XF = np.concatenate([features.values_PF for features in changes])
+    fit = least_squares(values_XF, gold_X, np.tile(np.arange(curve.gold_SN.shape[1]), last))
+    error_F = np.array([fit.standard_error(f) for f in range(len(names))])
+    weight_F = np.where(np.abs(fit.coefficients_M) > SURE_WEIGHT * error_F, fit.coefficients_M, 0.0)
     lost_SNF = np.array([-features.values_PF * weight_F for features in changes])
     t_M, highest_R = _flipped(np.moveaxis(lost_SNF, 0, 1).reshape(lost_SNF.shape[1], -1))
     t_F = t_M.reshape(last, -1)[curve.peak]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from charter.audit.evidence import FLAGS, NO_GOLD, Evidence
-from charter.audit.figures import RECORD, Finding, figure
+from charter.audit.figures import LABELER, POLICY, RECORD, Finding, figure
 from charter.config import AnyLabeler, CheckerConfig, CommitteeConfig, HumanConfig, LabelConfig, RunConfig
 from charter.constitution.load import Constitution
 from charter.errors import CharterError
@@ -101,7 +101,7 @@ def check_labels(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[Fin
         "labeler is measured on the labels as rebuilt"
     )
     turned = float((np.nan_to_num(np.sign(pairs.label_P)) != np.nan_to_num(np.sign(rebuilt_P)))[known_P].mean())
-    fault = Finding(RECORD, "record", PREFERENCES, size, "share of labels", 0.0, turned, says)
+    fault = Finding(RECORD, "record", PREFERENCES, size, "share of labels", 0.0, turned, says, of_link=LABELER)
     return (
         dataclasses.replace(evidence, pairs=dataclasses.replace(pairs, label_P=rebuilt_P)),
         figure(size, source),
@@ -136,7 +136,8 @@ def check_readings(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[F
         f"{len(off):,} of {len(chosen):,} readings aren't what the gold says of the response ({EVALUATED}: {files}): they, the "
         "texts or the gold were changed; the policies are measured on what it says now"
     )
-    fault = Finding(RECORD, "record", EVALUATED, size, "share of readings", 0.0, len(off) / len(chosen), says)
+    turned = len(off) / len(chosen)
+    fault = Finding(RECORD, "record", EVALUATED, size, "share of readings", 0.0, turned, says, of_link=POLICY)
     return dataclasses.replace(evidence, policies=policies), figure(size, source), [fault]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from charter.audit.drivers import Driver, Question, find_drivers, turned
+from charter.audit.clear import errs_where_clear
+from charter.audit.drivers import Driver, Question, find_drivers, turned, worth_naming
 from charter.audit.evidence import Pairs
 from charter.audit.features import LENGTH
 from charter.audit.figures import LINK_ALPHA, REWARD_MODEL, Finding, figure, holm, two_sided_p
-from charter.audit.labels import MIN_TURNED, bent_controls, candidates, is_hard, principle_controls
+from charter.audit.labels import bent_controls, candidates, is_hard, principle_controls
 from charter.audit.links import agreement, credit
 from charter.audit.topics import errs_on
 from charter.records import Estimate
@@ -29,8 +30,8 @@ from charter.regression import Array, bootstrap, cluster_index, least_squares, s
 from charter.statistics import Z_95, calibration, unknown
 
 HELD_OUT = "5-reward/held_out.jsonl"
-NUM_FAMILIES = 3
-"""Families of tests of this link: principles, residual, topics."""
+NUM_FAMILIES = 4
+"""Families of tests of this link: principles, residual, topics, clear pairs."""
 ALPHA = LINK_ALPHA / NUM_FAMILIES
 MIN_PAIRS = 20
 LEARNED = 0.5
@@ -61,9 +62,10 @@ def audit_reward_model(pairs: Pairs) -> tuple[dict[str, Any], list[Finding]]:
         "drivers": [{"name": d.name, "coefficient": figure(d.coefficient, HELD_OUT), "p": d.p} for d in drivers],
         "by_principle": principles,
     }
-    pulls = [_driver_fault(driver, held_out) for driver in drivers]
+    pulls = [fault for driver in drivers if (fault := _driver_fault(driver, held_out)) is not None]
     topics = errs_on(REWARD_MODEL, held_out.margin_P, held_out.label_P, held_out, ALPHA)
-    return figures, not_learned + [pull for pull in pulls if pull.cost >= MIN_TURNED] + topics
+    clear = errs_where_clear(REWARD_MODEL, held_out.margin_P, held_out.label_P, held_out, ALPHA)
+    return figures, not_learned + pulls + topics + clear
 
 
 def _gold_agreement(pairs: Pairs) -> Estimate:
@@ -113,18 +115,21 @@ def _scales(pairs: Pairs, label_P: Array) -> tuple[float, float, float]:
     return slope - half, slope, slope + half
 
 
-def _driver_fault(driver: Driver, pairs: Pairs) -> Finding:
+def _driver_fault(driver: Driver, pairs: Pairs) -> Finding | None:
+    """A feature that rewards follow, and how many verdicts it turns; None for hardly any."""
     size = driver.coefficient
     part_P = (size.value or 0.0) * driver.column_P
     what = "length" if driver.name == LENGTH else driver.name
     direction = "for" if (size.value or 0.0) > 0 else "against"
     says = f"rewards speak {direction} {what} beyond what the labels say: {size.value:+.3f} nats per unit"
-    cost = turned(pairs.margin_P, part_P)
+    cost, worth = turned(pairs.margin_P, part_P), worth_naming(pairs.margin_P, part_P)
     if is_hard(pairs.label_P) and _has_gold(pairs):
         # labels of 0 and 1 make every pair a clear one: what the principles say tells which pairs are close
         controls_PC = principle_controls(pairs)
         fair_P = controls_PC @ least_squares(controls_PC, pairs.margin_P - part_P, pairs.index_P).coefficients_M
-        cost = max(cost, turned(fair_P + part_P, part_P))
+        cost, worth = max(cost, turned(fair_P + part_P, part_P)), worth or worth_naming(fair_P + part_P, part_P)
+    if not worth:
+        return None
     return Finding(
         REWARD_MODEL, "follows", what, size, f"nats of reward per unit of {driver.name}", driver.p, cost, says,
         _examples(driver, pairs),

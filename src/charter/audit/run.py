@@ -4,7 +4,8 @@ writes  8-audit/audit.json   keys:
     run, seed, charter, source (hash of Charter's code), inputs (hash of what was read), gold {name, simulated} or null, seconds
     verdict                  {link, known, kind, what, says, cost_by_link, num_pairs, loses_most {link, loss}}; link null: no
                              fault that turns verdicts stands out from chance, or (known false) too few pairs to tell
-    findings[]               {link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}
+    findings[]               {link, of_link, kind, what, size, unit, p, cost, says, examples, amplified_by_policy}; of_link:
+                             the link whose files a record is about, else the link
     waterfall                {num_pairs, ties, links[]: {link, from, to, agreement, loss, loss_on_all_pairs,
                              agreement_with_previous, agreement_on_all_pairs},
                              unlabelled {num, agreement_labelled, agreement_all},
@@ -15,7 +16,8 @@ writes  8-audit/audit.json   keys:
                              counting {sharpness, min_log_odds, min_margin, weights, all, by_principle}
     reward_model             label_agreement, gold_agreement, calibration, scale, drivers[], by_principle, rescored,
                              ensemble {num_members, disagreement, spread}, seen {pairs, prompts, agreement_seen, agreement_new}
-    policy                   reread, curve[], fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
+    policy                   reread, kl_again, same_reply {before, after}, by_kind {policies, kinds {n, harmful, gold}}, curve[],
+                             fits, gold_peak, gold_lost_after_peak, stop_at_kl, grew[], examples[], best_of_n[],
                              wins {judge, policy, against: {policy: {rate, agrees_with_gold, num_abstained}}}
     recursive                policies, by_principle {judging, keeping, judging_minus_keeping, broken_more_after_rl}, amplified,
                              misread_and_broken, blind_spots
@@ -41,6 +43,8 @@ from charter.audit.ensemble import audit_ensemble
 from charter.audit.evidence import Evidence, Pairs, read_evidence
 from charter.audit.figures import REWARD_MODEL, Finding, figure
 from charter.audit.goal import audit_goal
+from charter.audit.kinds import audit_kinds
+from charter.audit.kl import check_kl
 from charter.audit.labels import audit_labels
 from charter.audit.leak import audit_leak
 from charter.audit.links import waterfall
@@ -49,6 +53,8 @@ from charter.audit.probes import audit_probes
 from charter.audit.recorded import check_labels, check_readings
 from charter.audit.recursive import audit_recursion
 from charter.audit.reward_model import HELD_OUT, audit_reward_model
+from charter.audit.rows import check_rows
+from charter.audit.sameness import audit_sameness
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
 from charter.audit.wins import audit_wins
 from charter.errors import CharterError, ModelError
@@ -76,11 +82,10 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
         DataError: it is no run folder, or a file in it is broken; ConfigError: its gold can't be imported.
     """
     began = time.monotonic()
-    evidence, rebuilt, changed = check_labels(read_evidence(folder))
-    evidence, reread, changed_readings = check_readings(evidence)
+    evidence, checked, changed = _checked(read_evidence(folder))
     pairs = evidence.pairs
     scorer, why_no_scorer = _scorer(folder)
-    rescored, record_faults = _rescore(pairs, scorer)
+    rescored, other_margins = _rescore(pairs, scorer)
     rewards, why_no_reward = _rewards(evidence, scorer, why_no_scorer)
     policy_P, why_no_policy = _policy_verdicts(evidence)
     curve = curve_of(evidence, rewards)
@@ -91,30 +96,63 @@ def audit_run(folder: Path, people: Path | None = None) -> dict[str, Any]:
     reward_model, reward_faults = audit_reward_model(pairs)
     seen, leaks = audit_leak(pairs)
     policy, policy_faults = audit_policy(evidence, curve, why_no_reward)
+    sameness, one_answer = audit_sameness(curve)
+    beside = {"by_kind": audit_kinds(curve), "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)}
     recursive, probes = audit_recursion(evidence, labels["by_principle"]), audit_probes(evidence, scorer, why_no_scorer)
-    record_faults += changed + changed_readings
-    findings = [*goal_faults, *label_faults, *reward_faults, *record_faults, *leaks, *policy_faults, *losses(falls)]
-    findings = sorted(charge_upstream(findings, evidence, curve), key=lambda f: -f.cost)
+    findings = [
+        *goal_faults,
+        *label_faults,
+        *reward_faults,
+        *other_margins,
+        *changed,
+        *leaks,
+        *policy_faults,
+        *one_answer,
+    ]
+    findings = sorted(charge_upstream([*findings, *losses(falls)], evidence, curve), key=lambda f: -f.cost)
     chain = chain_of(evidence, falls)
     return {
-        "run": evidence.config.get("name"),
-        "seed": evidence.config.get("seed"),
-        "charter": charter.__version__,
-        "source": source_hash(),
-        "inputs": _inputs(folder),
-        "gold": {"name": evidence.gold.name, "simulated": evidence.gold.simulated} if evidence.gold else None,
+        **_named(evidence),
         "seconds": round(time.monotonic() - began, 2),
         "verdict": verdict(findings, evidence.gold is not None, _num_pairs(pairs, falls), chain["links"]),
         "findings": [finding.to_json() for finding in findings],
         "waterfall": falls,
         "chain": chain,
         "goal": goal,
-        "labels": {**labels, "rebuilt": rebuilt, "counting": audit_counting(evidence)},
+        "labels": {**labels, "rebuilt": checked["labels"], "counting": audit_counting(evidence)},
         "reward_model": {**reward_model, "rescored": rescored, "ensemble": audit_ensemble(folder, pairs), "seen": seen},
-        "policy": {**policy, "reread": reread, "best_of_n": best_of_n(pairs), "wins": audit_wins(evidence)},
+        "policy": {
+            **policy,
+            "reread": checked["readings"],
+            "kl_again": checked["kl"],
+            "same_reply": sameness,
+            **beside,
+        },
         "recursive": recursive,
         "probes": probes,
     }
+
+
+def _named(evidence: Evidence) -> dict[str, Any]:
+    """Which run this is, what read it, and by which gold."""
+    gold = evidence.gold
+    return {
+        "run": evidence.config.get("name"),
+        "seed": evidence.config.get("seed"),
+        "charter": charter.__version__,
+        "source": source_hash(),
+        "inputs": _inputs(evidence.folder),
+        "gold": {"name": gold.name, "simulated": gold.simulated} if gold else None,
+    }
+
+
+def _checked(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[Finding]]:
+    """The evidence as far as it can be computed again, a figure of what differed by file, and findings about the files."""
+    evidence, labels, changed = check_labels(evidence)
+    evidence, readings, other_readings = check_readings(evidence)
+    evidence, kl, other_kl = check_kl(evidence)
+    findings = [*changed, *other_readings, *other_kl, *check_rows(evidence)]
+    return evidence, {"labels": labels, "readings": readings, "kl": kl}, findings
 
 
 def _num_pairs(pairs: Pairs, falls: dict[str, Any]) -> int | None:

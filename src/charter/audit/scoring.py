@@ -124,15 +124,27 @@ def policy_log_ratios(policy: Path, reference: Path, texts: Texts) -> list[float
     Raises:
         ModelError: a folder can't be loaded; TooMuchWork: it would take longer than an audit may.
     """
-    chosen = [
-        _logprobs(load_model(ModelConfig(source=str(folder), device="cpu")), texts) for folder in (policy, reference)
-    ]
+    whole = [False] * len(texts)
+    chosen = [row_logprobs(folder, texts, whole) for folder in (policy, reference)]
     return [p - q for p, q in zip(*chosen, strict=True)]
 
 
-def _logprobs(model: LocalModel, texts: Texts) -> list[float]:
+def row_logprobs(folder: Path, texts: Texts, cut: Sequence[bool]) -> list[float]:
+    """log p (nats) of each response under a saved model.
+
+    Args:
+        cut: the response ran into a limit, so that its end of turn was never said.
+
+    Raises as ``policy_log_ratios``.
+    """
+    return _logprobs(load_model(ModelConfig(source=str(folder), device="cpu")), texts, cut)
+
+
+def _logprobs(model: LocalModel, texts: Texts, cut: Sequence[bool]) -> list[float]:
     prompts = [model.encode_prompt(prompt.messages) for prompt, _ in texts]
-    rows = [[*ids, *model.encode_response(text)] for ids, (_, text) in zip(prompts, texts, strict=True)]
+    spoken = [model.encode_response(text) for _, text in texts]
+    ends = [-1 if short else None for short in cut]
+    rows = [[*ids, *own[:end]] for ids, own, end in zip(prompts, spoken, ends, strict=True)]
     _refuse_too_much(model.model, sum(map(len, rows)))
     starts = {tuple(row): len(ids) for row, ids in zip(rows, prompts, strict=True)}
     return _by_length(rows, lambda batch: _sequence_logprobs(model.model, batch, [starts[tuple(row)] for row in batch]))

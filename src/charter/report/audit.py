@@ -242,15 +242,17 @@ def _principles(told: dict[str, Any]) -> Table | None:
         "reward model follows it",
         "agreement won without it, points",
     ]
-    return Table("Every principle on its way down the chain; small print: 95 % intervals", columns, rows)
+    caption = "Every principle on its way down the chain; small print: 95 % intervals, and how many pairs each figure rests on"
+    return Table(caption, columns, rows, with_n=True)
 
 
 def _finding(row: dict[str, Any]) -> Finding:
     size = figure(row.get("size"), "gold")
     cost = finite(row.get("cost")) or 0.0
     told = f"{size.text} ({size.interval})" if size.interval else size.text
+    link, of_link = (LINK_NAMES.get(str(row.get(key)), "") for key in ("link", "of_link"))
     return Finding(
-        LINK_NAMES.get(str(row.get("link")), str(row.get("link"))),
+        f"{link}, at {of_link}" if row.get("link") == "record" and of_link != link else link,
         str(row.get("says")).replace(" -> ", " → "),
         number(cost, "rate"),
         f"{told} {row.get('unit') or ''}".strip() + _chance(row),

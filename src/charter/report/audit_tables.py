@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from charter.report.figures import Figure, figure, policy_name
+from charter.report.figures import Figure, figure, finite, policy_name
 from charter.report.sections import Table, TableRow, part, rows_at
 
 
 def audit_tables(told: dict[str, Any]) -> list[tuple[str, str, Table]]:
     """Heading, explanation and table of each part that the audit knows something of."""
-    tables = (_recursion(told), _blind_spots(told), _probes(told))
+    tables = (_kinds(told), _recursion(told), _blind_spots(told), _probes(told))
     return [table for table in tables if table is not None]
 
 
@@ -18,6 +18,31 @@ def why_no_tables(told: dict[str, Any]) -> list[str]:
     """Why a part is missing, as sentences; an audit from before they were made says nothing."""
     named = (("The recursive problem", part(told, "recursive")), ("Probes", part(told, "probes")))
     return [f"{name}: not known, {found['reason']}." for name, found in named if found.get("reason")]
+
+
+def _kinds(told: dict[str, Any]) -> tuple[str, str, Table] | None:
+    found = part(told, "policy", "by_kind", "kinds")
+    policies = [policy_name(str(name)) for name in part(told, "policy", "by_kind").get("policies") or ()]
+    if len(found) < 2 or len(policies) != 2:
+        return None
+    rows = [
+        TableRow(
+            f"{kind} (n {int(finite(part(found, kind).get('n')) or 0):,})",
+            [figure(own, name) for key, name in (("harmful", "harmful_rate"), ("gold", "gold"))
+             for own in rows_at(found, kind, key)],
+        )
+        for kind in found
+    ]  # fmt: skip
+    columns = [f"{what}, {policy}" for what in ("does harm", "gold") for policy in policies]
+    words = (
+        "The same held-out prompts before and after reinforcement learning, by their domain, or by the kind that the file of "
+        "prompts gives them; n is the number of prompts. Kinds of fewer than ten prompts are told together."
+    )
+    return (
+        "Harm and gold by kind of prompt",
+        words,
+        Table("By kind of prompt; small print: 95 % intervals", columns, rows),
+    )
 
 
 def _recursion(told: dict[str, Any]) -> tuple[str, str, Table] | None:
@@ -49,7 +74,7 @@ def _recursion(told: dict[str, Any]) -> tuple[str, str, Table] | None:
     return (
         "Judging beside doing",
         words,
-        Table("Gold’s reading of every reply; small print: 95 % intervals", columns, rows),
+        Table("Gold’s reading of every reply; small print: 95 % intervals and n", columns, rows, with_n=True),
     )
 
 

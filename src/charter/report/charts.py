@@ -107,7 +107,7 @@ def waterfall(key: str, title: str, falls: Sequence[Fall]) -> Markup:
 
 
 def _fall_row(fall: Fall, before: float, x: Scale, top: float) -> Markup:
-    parts = [element("text", fall.name, x=x(0), y=top + 14, class_="name")]
+    parts = [element("text", fall.name, x=x(0) + 4, y=top + 14, class_="name")]  # clear of the axis
     now = fall.agreement.value
     if now is None:
         parts.append(element("text", _short(fall.agreement.text, 50), x=x(0), y=top + 33, class_="unknown"))

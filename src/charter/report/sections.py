@@ -69,11 +69,12 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures by row and column."""
+    """Figures by row and column; ``with_n``: each names what it rests on."""
 
     caption: str
     columns: list[str]
     rows: list[TableRow]
+    with_n: bool = False
 
 
 def part(summary: dict[str, Any], *path: str) -> dict[str, Any]:

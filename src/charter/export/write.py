@@ -144,7 +144,13 @@ def _label_studio(rows: RunRows, folder: Path) -> dict[str, int]:
         a, b = (chosen, rejected) if row["chosen_is"] == "a" else (rejected, chosen)
         prompt = "\n\n".join(f"{SPEAKERS[turn['role']]}: {turn['content']}" for turn in row["prompt"])
         meta = {key: row[key] for key in ("p_chosen", "chosen_is", "principle_ids", "labeler")}
-        data = {"prompt": prompt, "response_a": a, "response_b": b, "pair_id": row["pair_id"]}
+        data = {
+            "prompt": prompt,
+            "response_a": a,
+            "response_b": b,
+            "pair_id": row["pair_id"],
+            "messages": row["prompt"],
+        }
         tasks.append({"data": data, "meta": meta})
     write_json(folder / "tasks.json", tasks)
     write_text(folder / "labels.xml", LABELS)

@@ -39,6 +39,7 @@ def test_articles_of_a_page(tmp_path):
     assert found.notes == ["left out: Preamble"]
     write_constitution(law, tmp_path / "law.yaml")
     assert load_constitution(tmp_path / "law.yaml").hash == law.hash
+    assert (tmp_path / "law.yaml").read_text().count("Truly & fully.") == 1  # so that rewording it is one edit
 
 
 @pytest.mark.parametrize(

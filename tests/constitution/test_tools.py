@@ -57,6 +57,38 @@ def test_diff_by_id():
     ]
 
 
+def test_diff_says_each_change_once():
+    """Wording that follows a text or the defaults isn't told beside them; a new id with the old text is a new name."""
+
+    def load(*principles, template="Which keeps {principle}"):
+        made = [replace(p, comparison=template.replace("{principle}", p.text)) for p in principles]
+        return Constitution("x", "", tuple(made), Wording(comparison=template))
+
+    a, b = (_principle(id, f"text {id}") for id in "ab")
+    assert diff(load(a, b), load(replace(a, text="new"), b)) == [Change("changed", "a", "text", "text a", "new")]
+    assert diff(load(a, b), load(a, b, template="Rather {principle}")) == [
+        Change("changed", "defaults", "comparison", "Which keeps {principle}", "Rather {principle}")
+    ]
+    assert diff(load(a, b), load(a, replace(b, id="c", weight=2.0))) == [
+        Change("renamed", "c", "id", "b", "c"),
+        Change("changed", "c", "weight", 1.0, 2.0),
+    ]
+    own = replace(load(a).principles[0], comparison="mine")
+    assert diff(load(a), Constitution("x", "", (own,), load(a).defaults)) == [
+        Change("changed", "a", "comparison", "Which keeps text a", "mine")
+    ]
+
+
+def test_near_duplicates_are_told_by_what_is_their_own():
+    kinds = ("kind", "honest", "creative", "reliable", "patient", "fair")
+    same = [
+        _principle(f"s{i}", text)
+        for i, text in enumerate(("Never tell lies.", "Never tell any lies.", "Tell lies never."))
+    ]
+    found = check(Constitution("c", "", (*(_principle(k, f"The AI should be {k}") for k in kinds), *same)))
+    assert [finding.principle_ids for finding in found if finding.kind == "near-duplicate"] == [("s0", "s1", "s2")]
+
+
 def test_written_and_read_back_is_the_same(tmp_path):
     constitution = Constitution(
         "odd",

@@ -12,6 +12,7 @@ from charter.config import PromptsConfig
 from charter.data.prompts import count_prompts, load_prompts, read_prompt
 from charter.data.rows import read_places
 from charter.errors import ConfigError, DataError
+from charter.labelers.sandbox import Limits, passes
 from charter.records import Message, Prompt
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -46,6 +47,11 @@ def _load(source: str | Path, base: Path = Path("."), seed: int = 0, **config: o
         ({"instruction": "hi", "input": "there"}, (Message("user", "hi\n\nthere"),)),
         ({"message_tree_id": "x", "prompt": {"text": "hi", "role": "prompter", "replies": []}}, HI),
         ({"question": "hi", "answer": "4"}, HI),
+        ({"turns": ["hi", "then what?"], "category": "math"}, HI),
+        ({"conversation_a": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}, HI),
+        ({"input": "hi\n\nAssistant: yes\n\nHuman: why", "targets": {}}, TWO_TURNS),
+        ({"rl_prompt": "\n\nHuman: hi\n\nAssistant:"}, HI),
+        ({"prompt": "Choose (A) or (B)", "text_correct": "\n\nHuman: hi\n\nAssistant: yes"}, HI),
     ],
 )
 def test_shapes(row, messages):
@@ -67,7 +73,7 @@ def test_a_reply_in_a_message_list_is_no_prompt():
     [
         (b"{", "not valid JSON"),
         (b"[]", "expected a JSON object"),
-        (b'"hi"', "expected a JSON object"),
+        (b'["hi"]', "expected a JSON object"),
         (b'{"prompt": "\xff"}', "UTF-8"),
         (b'{"prompt": " "}', "empty"),
         (b'{"prompt": "a\\u0000b"}', "NUL"),
@@ -211,13 +217,22 @@ def test_parquet(tmp_path):
         ("xstest/xstest_prompts.csv", 450, {False: 250, True: 200}),
         ("advbench/harmful_behaviors.csv", 520, {True: 520}),
         ("hh_rlhf/harmless-half.jsonl.gz", 1155, {None: 1155}),
-        ("simple_safety_tests/SimpleSafetyTests.csv", 100, {None: 100}),
+        ("simple_safety_tests/SimpleSafetyTests.csv", 100, {True: 100}),
+        ("xstest/human_labels/xstest_v2_completions_gpt4.csv", 450, {False: 250, True: 200}),
         ("gsm8k/test.jsonl", 1319, {None: 1319}),
         ("alpaca_demo/dpo_en_demo.json", 295, {None: 295}),
         ("alpaca_demo/alpaca_en_demo.json", 986, {None: 986}),
         ("oasst/en_100_tree.jsonl", 100, {None: 100}),
         ("oasst/en_100_message.jsonl", 100, {None: 100}),
-        ("paper2022/samples/PALMS_RLMADISON.jsonl", None, None),
+        ("oasst/prompt_lottery_en_250_text.jsonl", 250, {None: 250}),
+        ("humaneval/HumanEval.jsonl.gz", 164, {None: 164}),
+        ("mtbench/question.jsonl", 80, {None: 80}),
+        ("llmbar/Natural.json", 100, {None: 100}),
+        ("hhh_alignment/hhh_alignment_eval.json", 102, {None: 102}),
+        ("pandalm/testset-v1.json", 170, {None: 170}),
+        ("paper2022/438HHHEvaluations.jsonl", 188, {None: 188}),
+        ("paper2022/samples/PALMS_RLMADISON.jsonl", 40, {None: 40}),
+        ("mtbench/gpt-4.jsonl", None, None),
     ],
 )
 def test_real_files(file, count, harmful):
@@ -231,3 +246,21 @@ def test_real_files(file, count, harmful):
     assert (len(prompts), dict(Counter(p.harmful for p in prompts))) == (count, harmful)
     if "hh_rlhf" in file:
         assert max(len(p.messages) for p in prompts) > 5
+
+
+def test_plain_text_and_texts_in_json(tmp_path):
+    (tmp_path / "p.txt").write_text("one\n\n  two \n", encoding="utf-8")
+    (tmp_path / "p.jsonl").write_text('"one"\n"two"\n', encoding="utf-8")
+    (tmp_path / "p.json").write_text('{"version": 1, "data": ["one", {"prompt": "two"}]}', encoding="utf-8")
+    for name in ("p.txt", "p.jsonl", "p.json"):
+        assert [p.messages[0].content for p in _load(tmp_path / name)] == ["one", "two"]
+    (tmp_path / "one.json").write_text('{\n "prompt": "one"\n}', encoding="utf-8")
+    assert len(_load(tmp_path / "one.json")) == 1
+
+
+def test_tests_of_code_are_the_answer():
+    row = {"prompt": "def two():\n", "entry_point": "two", "test": "def check(f):\n    assert f() == 2"}
+    prompt = read_prompt(row, "f:1")
+    limits = Limits(5, 512)
+    assert passes("def two():\n    return 2", prompt.answer, limits)
+    assert not passes("def two():\n    return 3", prompt.answer, limits)

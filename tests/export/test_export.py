@@ -8,12 +8,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.tiny import save_tiny_model
 from typer.testing import CliRunner
 
 from charter.cli.main import app
 from charter.data.preferences import load_preferences
 from charter.errors import StoreError
-from charter.export.rows import read_run
+from charter.export.columns import COLUMNS
+from charter.export.rows import RunRows, read_run
 from charter.export.write import write_export
 from charter.records import Judgment, Message, PreferencePair, Prompt, RevisionChain
 from charter.sources import public_name, without_folders
@@ -77,15 +79,51 @@ def test_trl_loads_what_was_written(run, tmp_path, libraries):
     told = _export(run, "trl", "--out", str(tmp_path / "out"))
     assert told["files"] == {"preferences.jsonl": 5, "sft.jsonl": 7, "prompts.jsonl": 7}
     assert told["num_ties_left_out"] == 2 and told["num_texts_replaced"] > 0
-    found = {}
-    for name in ("preferences", "sft", "prompts"):
-        path = str(tmp_path / "out" / f"{name}.jsonl")
-        found[name] = datasets.Dataset.from_json(path, cache_dir=str(tmp_path / "cache"))
-        assert is_conversational(found[name][0])
+    found = {name: _loaded(datasets, tmp_path, name) for name in COLUMNS}
+    for name, table in found.items():
+        assert is_conversational(table[0]) and list(table.features) == list(COLUMNS[name])
     first, second = found["preferences"][0], found["preferences"][1]
     assert (first["chosen"][0]["content"], first["p_chosen"], first["chosen_is"]) == ("=1+1 one", 0.9, "a")
     assert (second["chosen"][0]["content"], second["p_chosen"]) == ("a\n---\nb two", 0.8)
     assert second["votes"][0]["p_chosen"] == 0.8 and first["labeler"] == "judge" and first["harmful"] is None
+
+
+def _loaded(datasets, tmp_path, name):
+    return datasets.load_dataset(str(tmp_path / "out"), name, split="train", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_value_that_comes_late_is_loaded(run, tmp_path, libraries):
+    """datasets guesses types by a file's first 10 MB, where a rare column may be null throughout."""
+    rows = read_run(run)
+    early = {**rows.prompts[0], "answer": None, "prompt": [{"role": "user", "content": "x" * 100_000}]}
+    write_export(RunRows(prompts=[early] * 110 + [{**early, "answer": "7"}]), "trl", tmp_path / "out")
+    assert _loaded(libraries[0], tmp_path, "prompts")[110]["answer"] == "7"
+
+
+def test_two_runs_folders_of_one_name_are_two_data_sets(run, tmp_path, libraries):
+    for folder, answer in (("one", "1"), ("two", "2")):
+        prompt = {**read_run(run).prompts[0], "answer": answer}
+        write_export(RunRows(prompts=[prompt]), "trl", tmp_path / folder / "out")
+    load, cache = libraries[0].load_dataset, str(tmp_path / "cache")
+    tables = [load(str(tmp_path / name / "out"), "prompts", split="train", cache_dir=cache) for name in ("one", "two")]
+    assert [table[0]["answer"] for table in tables] == ["1", "2"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries: about names that they change
+def test_trls_trainers_take_a_step_on_it(run, tmp_path, libraries):
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    _export(run, "trl", "--out", str(tmp_path / "out"))
+    tables = {name: _loaded(libraries[0], tmp_path, name) for name in COLUMNS}
+    folder = save_tiny_model(tmp_path / "model")
+    told = {"max_steps": 1, "per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True, "bf16": False}
+    for trainer, config, name in (
+        (trl.SFTTrainer, trl.SFTConfig, "sft"),
+        (trl.RewardTrainer, trl.RewardConfig, "preferences"),
+        (trl.DPOTrainer, trl.DPOConfig, "preferences"),
+    ):
+        arguments = config(str(tmp_path / "trainer"), save_strategy="no", disable_tqdm=True, **told)
+        result = trainer(str(folder), args=arguments, train_dataset=tables[name]).train()
+        assert result.global_step == 1 and 0 < result.training_loss < 20
 
 
 @pytest.mark.parametrize("to", ["trl-standard", "csv"])
@@ -124,8 +162,8 @@ def test_round_trip_of_hostile_text(texts):
         ):
             write_export(read_run(run), to, Path(name) / to)
             (read,) = load_preferences(Path(name) / to / file)
-            chosen, rejected = (read.response_a, read.response_b) if read.p_a else (read.response_b, read.response_a)
-            assert (read.prompt.messages[0].content, chosen, rejected) == (prompt, one, two)
+            assert read.prompt.messages[0].content == prompt and {read.response_a, read.response_b} == {one, two}
+            assert (read.p_a if read.response_a == one else 1 - read.p_a) == pytest.approx(0.9)
 
 
 def test_our_own_reader_gets_the_same_pairs(run, tmp_path):

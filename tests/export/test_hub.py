@@ -96,7 +96,10 @@ def test_hostile_text_stays_text(text):
 
 def test_cards_of_a_hostile_run(run):
     evidence = read_evidence(run)
-    cards = [model_card(evidence, "policy"), dataset_card(evidence, {"preferences.jsonl": 1}, "Nothing is left out.")]
+    cards = [
+        model_card(evidence, "policy"),
+        dataset_card(evidence, {"preferences.jsonl": 1}, {"preferences.jsonl": "0" * 64}, "Nothing is left out."),
+    ]
     for text, reader in zip(cards, (ModelCard, DatasetCard), strict=True):
         card = reader(text)
         assert card.data.tags == ["constitutional-ai", "rlaif"] and card.data.license is None

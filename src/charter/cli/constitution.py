@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charter.constitution.load import Constitution as Loaded
 
 MOST_NAMED = 8  # principles in one line
+SHORT = 30  # characters of a value that is told in line with the one before
 app = typer.Typer(help="Check, show, compare and import constitutions.", no_args_is_help=True, rich_markup_mode=None)
 Constitution = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped constitution, as general.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
@@ -59,9 +60,10 @@ def check(
     else:
         for line in _heard(heard) if heard else []:
             say(line)
-        for line in _folded(findings):
+        lines = _folded(findings)
+        for line in lines:
             say(line)
-        counts = f"{counted(len(loaded.principles), 'principle')}, {counted(len(findings), 'finding')}"
+        counts = f"{counted(len(loaded.principles), 'principle')}, {counted(len(lines), 'finding')}"
         say(f"{loaded.name}: {counts}, hash {loaded.hash[:12]}")
     if strict and findings:
         raise typer.Exit(1)
@@ -150,8 +152,10 @@ def diff(
         say(json.dumps({"changes": [dataclasses.asdict(change) for change in changes], "labels": relabelled}))
         return
     for change in changes:
-        if change.kind == "changed":
-            say(f"changed  {change.principle_id} {change.field}: {change.before!r} -> {change.after!r}")
+        if change.field is not None:
+            says = [value if isinstance(value, str) else json.dumps(value) for value in (change.before, change.after)]
+            between = " -> " if max(map(len, says)) < SHORT else "\n      -> "
+            say(f"{change.kind:8} {change.principle_id} {change.field}: {between.join(says)}")
         else:
             say(f"{change.kind:8} {change.principle_id}: {change.before or change.after}")
     say(counted(len(changes), "change"))

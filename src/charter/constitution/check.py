@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,8 +12,10 @@ from itertools import combinations
 from charter.constitution.load import PLACEHOLDER, Constitution, fill
 from charter.records import Principle
 
-NEAR_DUPLICATE = 0.6  # Jaccard similarity of word sets
+NEAR_DUPLICATE = 0.4  # Jaccard similarity of word sets, each word weighted by how few principles hold it
 FEWEST_WORDS = 4
+TIMES = {2: "double", 3: "threefold"}
+MOST_SHOWN, MOST_CHARACTERS = 3, 80  # of the texts in one finding
 WORDINGS = ("critique_request", "revision_request", "comparison")
 
 
@@ -68,15 +72,37 @@ def _general_wording(constitution: Constitution, principle: Principle) -> Iterat
 
 
 def _near_duplicates(constitution: Constitution) -> Iterator[Finding]:
+    """One finding for each group of principles, any of which is like another of the group.
+
+    A word that many principles hold, as "the AI should be", tells little: it weighs less.
+    """
     words = {principle.id: frozenset(_words(principle.text)) for principle in constitution.principles}
+    held = Counter(word for own in words.values() for word in own)
+    weight = {word: math.log((len(words) + 1) / count) for word, count in held.items()}
+    groups = {id: [id] for id in words}
     for a, b in combinations(words, 2):
-        likeness = len(words[a] & words[b]) / max(1, len(words[a] | words[b]))
-        if likeness >= NEAR_DUPLICATE:
+        shared, all_words = (sum(weight[w] for w in both) for both in (words[a] & words[b], words[a] | words[b]))
+        if all_words and shared / all_words >= NEAR_DUPLICATE and groups[a] is not groups[b]:
+            groups[a] += groups[b]
+            groups.update(dict.fromkeys(groups[b], groups[a]))
+    text = {principle.id: principle.text for principle in constitution.principles}
+    for first, members in groups.items():
+        like = [id for id in text if id in members]
+        if len(like) > 1 and first == like[0]:
+            shown = "; ".join(_begin(text[id]) for id in like[:MOST_SHOWN]) + (
+                "; ..." if len(like) > MOST_SHOWN else ""
+            )
             yield Finding(
                 "near-duplicate",
-                (a, b),
-                f"{a} and {b} share {likeness:.0%} of their words and count double: merge them or tell them apart",
+                tuple(like),
+                f"{', '.join(like[:-1])} and {like[-1]} say nearly the same and count {TIMES.get(len(like), f'{len(like)}-fold')}: "
+                f"merge them or tell them apart ({shown})",
             )
+
+
+def _begin(text: str) -> str:
+    short = " ".join(text.split())
+    return f'"{short}"' if len(short) <= MOST_CHARACTERS else f'"{short[: MOST_CHARACTERS - 3]}..."'
 
 
 def _words(text: str) -> list[str]:

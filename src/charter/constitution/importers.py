@@ -21,21 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from charter.constitution.check import WORDINGS
-from charter.constitution.drafts import Drafts, of_articles, of_traits, parse_json, read_drafts
+from charter.constitution.drafts import DOCUMENT, TRAIT, Drafts, of_articles, of_traits, parse_json, read_drafts
 from charter.constitution.load import Constitution, Wording, fill
 from charter.errors import ConstitutionError
 from charter.records import Principle
 from charter.yaml_io import dump_yaml, write_text
 
 _MARKERS = re.compile(r"^\s*(?:CritiqueRequest:|RevisionRequest:)\s*|\s*(?:Critique:|Revision:|Options:)\s*$")
-_COMPARISON_OF_CRITIQUE = "Choose the response that is less in need of this change: {principle}"
-_CRITIQUE_OF_COMPARISON = (
-    "Identify specific ways in which the assistant's last response is not the one that a reader would choose who was told: "
-    "{principle}"
+CRITIQUE = Wording(
+    revision_request="{principle}",
+    comparison="Choose the response that is less in need of this change: {principle}",
 )
-_REVISION_OF_COMPARISON = (
-    "Rewrite the assistant's last response so that it is the one that a reader would choose who was told: {principle} "
-    "Write nothing but the new response."
+COMPARISON = Wording(
+    critique_request=(
+        "Identify specific ways in which the assistant's last response is not the one that a reader would choose who was "
+        "told: {principle}"
+    ),
+    revision_request=(
+        "Rewrite the assistant's last response so that it is the one that a reader would choose who was told: {principle} "
+        "Write nothing but the new response."
+    ),
+    comparison="{principle}",
 )
 
 
@@ -73,7 +79,20 @@ def import_constitution(
                 f"{paths[0]}: {field} {twice[:60]!r} is there twice: delete one of the two and import again"
             )
     origin = ", ".join(path.name for path in paths)
-    return Constitution(name, f"Imported from {origin}.", principles)
+    return Constitution(name, f"Imported from {origin}.", principles, _shared_wording(principles))
+
+
+def _shared_wording(principles: Sequence[Principle]) -> Wording:
+    """The template that words most of them. In the file it stands once, so that a reader who rewords a draft does it once."""
+
+    def num_made_by(wording: Wording) -> int:
+        return sum(
+            getattr(principle, name) == fill(getattr(wording, name), principle.text).strip()
+            for principle in principles
+            for name in WORDINGS
+        )
+
+    return max((Wording(), DOCUMENT, TRAIT, CRITIQUE, COMPARISON), key=num_made_by)
 
 
 def _from_json(path: Path, content: Any) -> Drafts:
@@ -126,13 +145,13 @@ def _bare(text: str, path: str) -> str:
 
 def _from_critique(id: str, critique: str, revision: str, path: str) -> Principle:
     critique, revision = _bare(critique, path), _bare(revision, path)
-    comparison = fill(_COMPARISON_OF_CRITIQUE, revision)
+    comparison = fill(CRITIQUE.comparison, revision)
     return Principle(_as_id(id), revision, critique, revision, comparison, source=path, tags=("critique",))
 
 
 def _from_comparison(id: str, text: str, path: str) -> Principle:
     text = _bare(text, path)
-    critique, revision = fill(_CRITIQUE_OF_COMPARISON, text), fill(_REVISION_OF_COMPARISON, text)
+    critique, revision = fill(COMPARISON.critique_request, text), fill(COMPARISON.revision_request, text)
     return Principle(_as_id(id), text, critique, revision, text, source=path, tags=("comparison",))
 
 

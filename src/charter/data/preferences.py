@@ -1,13 +1,14 @@
 """Preference pairs from files, and back into the form that TRL reads.
 
 Shapes of a row: ours (charter.records.PreferencePair), hh-rlhf transcripts, TRL (prompt, chosen, rejected; plain or
-conversational, the prompt explicit or in both), sharegpt (conversations, chosen, rejected), LLMBar (input, output_1,
-output_2, label), the 438 HHH comparisons of the 2022 paper (text_correct, text_incorrect); in files also OASST trees,
-UltraFeedback and KTO rows (charter.data.ranked).
+conversational, the prompt explicit or in both; ``p_chosen``, as our exports have it, from 0.5 to 1), sharegpt (conversations,
+chosen, rejected), those of charter.data.verdicts; in files also OASST trees, UltraFeedback, KTO rows and arenas with
+several judges (charter.data.ranked).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from charter.data.conversations import (
 )
 from charter.data.ranked import spread
 from charter.data.rows import Row, data_files, read_places
+from charter.data.verdicts import renamed
 from charter.errors import DataError
 from charter.records import Conversation, Message, PreferencePair, Prompt
 from charter.store.hashing import hash_json
@@ -42,7 +44,7 @@ def load_preferences(path: Path, faults: list[str] | None = None) -> list[Prefer
     """
     found: dict[str, PreferencePair] = {}
     for file in data_files(path):
-        for place, row in spread(read_places(file)):
+        for place, row in spread(read_places(file), faults):
             try:
                 _keep(found, read_preference(row, place), place)
             except DataError as error:
@@ -50,8 +52,8 @@ def load_preferences(path: Path, faults: list[str] | None = None) -> list[Prefer
                     raise
                 faults.append(str(error))
     if not found:
-        reason = f" (first: {faults[0]})" if faults else ""
-        raise DataError(f"{path}: no preference pair in it{reason}: check the file")
+        reason = f"; its first row: {faults[0]}" if faults else ": check the file"
+        raise DataError(f"{path}: no preference pair in it{reason}")
     return list(found.values())
 
 
@@ -69,10 +71,10 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     """
     if "response_a" in row:
         return _ours(row, place)
-    row = _renamed(row, place)
+    row = renamed(row, place)
     if "chosen" not in row or "rejected" not in row:
         raise DataError(
-            f"{place}: expected chosen and rejected, its keys are {', '.join(map(str, row))}: check the file"
+            f"{place}: expected chosen and rejected, its keys are {', '.join(map(str, row))}: see docs/formats.md"
         )
     messages, chosen, rejected = _parts(row, place)
     messages = check_conversation(messages, place)
@@ -81,22 +83,20 @@ def read_preference(row: Row, place: str) -> PreferencePair:
     id = hash_json([said, sorted((chosen, rejected))])[:16]
     first, second = sorted((chosen, rejected), key=lambda text: hash_json([id, text]))
     prompt = Prompt(hash_json(said)[:16], messages)
-    return PreferencePair(
-        id, prompt, first, second, 1.0 if first == chosen else 0.0, source=Path(re.split(r"[:\[]", place)[0]).name
-    )
+    p_chosen = _share(row.get("p_chosen", 1.0), place)
+    p_a = p_chosen if first == chosen else 1 - p_chosen
+    return PreferencePair(id, prompt, first, second, p_a, source=Path(re.split(r"[:\[]", place)[0]).name)
 
 
-def _renamed(row: Row, place: str) -> Row:
-    """Rows of other shapes under the names chosen and rejected."""
-    if "text_correct" in row and "text_incorrect" in row:
-        return {"chosen": row["text_correct"], "rejected": row["text_incorrect"]}
-    if {"input", "output_1", "output_2", "label"} <= row.keys():
-        if row["label"] not in (1, 2):
-            raise DataError(f"{place}: label is {str(row['label'])[:40]!r}: expected 1 or 2, the better output")
-        first, second = row["output_1"], row["output_2"]
-        chosen, rejected = (first, second) if row["label"] == 1 else (second, first)
-        return {"prompt": row["input"], "chosen": chosen, "rejected": rejected}
-    return row
+def _share(value: Any, place: str) -> float:
+    """How sure the label is; a text in a CSV file."""
+    try:
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0.5 <= share <= 1:
+        raise DataError(f"{place}: p_chosen is {str(value)[:40]!r}: write a number from 0.5 to 1, or leave it out")
+    return share
 
 
 def _parts(row: Row, place: str) -> tuple[Conversation, Any, Any]:

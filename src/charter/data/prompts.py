@@ -8,6 +8,8 @@ Shapes of a row, told apart by its keys:
     oasst           a message or a message tree: the prompt that opens it
     ultrafeedback   {"instruction": "text", "input": "text"}
     csv, parquet    a named column (prompt, goal, question, ...)
+and, without a name to hold rows to: MT-bench's questions (the first of ``turns``), arenas' ``conversation_a`` (its first turn),
+HHH alignment, plain text (a prompt a line).
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ from charter.data.conversations import (
     shared_prompt,
 )
 from charter.data.rows import Container, Row, container_of, data_files, read_places
+from charter.data.verdicts import instruction, opened, prometheus_request
 from charter.errors import DataError
 from charter.records import Conversation, Message, Prompt
 from charter.sources import is_python, resolve_python
 from charter.store.hashing import hash_json
 from charter.suggest import did_you_mean
 
-TEXT_COLUMNS = ("prompt", "goal", "question", "instruction", "query", "text", "prompts_final")
+TRANSCRIPTS = ("chosen", "prompt", "text", "rl_prompt", "text_correct")
+TEXT_COLUMNS = ("prompt", "goal", "question", "instruction", "query", "text", "prompts_final", "input")
+DOMAINS = ("domain", "type", "category")
+ANSWERS = ("answer", "ground_truth")
 CSV_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 HARMFUL_WORDS = {"unsafe": True, "harmful": True, "safe": False, "harmless": False}
 
@@ -120,8 +126,8 @@ def read_prompt(row: Row, place: str, format: str = "auto", column: str | None =
         id=str(id) if own_id else hash_json([message.to_json() for message in checked])[:16],
         messages=checked,
         harmful=_harmful(row, place),
-        domain=_text_or_none(row.get("domain", row.get("type"))),
-        answer=_text_or_none(row.get("answer")),
+        domain=_text_or_none(next((row[key] for key in DOMAINS if key in row), None)),
+        answer=_answer(row),
         meta=row["meta"] if isinstance(row.get("meta"), dict) else {},
     )
 
@@ -152,7 +158,8 @@ def _user(text: Any) -> Conversation:
 
 
 def _harmful(row: Row, place: str) -> bool | None:
-    """From our own flag, XSTest's label (or the contrast_ types of its second version), or AdvBench's columns."""
+    """From our own flag, XSTest's label (in its completions the contrast_ types), or the columns of sets that hold
+    nothing but harmful requests: AdvBench, SimpleSafetyTests."""
     flag = row.get("harmful")
     if flag is not None:
         if not isinstance(flag, bool):
@@ -161,7 +168,9 @@ def _harmful(row: Row, place: str) -> bool | None:
     for key in ("label", "type"):
         if str(row.get(key)).casefold() in HARMFUL_WORDS:
             return HARMFUL_WORDS[str(row[key]).casefold()]
-    if "goal" in row and "target" in row:
+    if {"type", "completion", "final_label"} <= row.keys():  # completions of XSTest, which name no label
+        return str(row["type"]).startswith("contrast_")
+    if {"goal", "target"} <= row.keys() or {"harm_area", "prompts_final"} <= row.keys():
         return True
     return None
 
@@ -171,6 +180,13 @@ def _from_cells(row: Row) -> Row:
     cell = str(row.get("harmful", "")).strip().casefold()
     flag = CSV_WORDS.get(cell, row.get("harmful")) if cell else None
     return {**row, "harmful": flag}
+
+
+def _answer(row: Row) -> str | None:
+    """The reference answer; of HumanEval's rows the tests, with the call that runs them."""
+    if {"prompt", "test", "entry_point"} <= row.keys():
+        return _text_or_none(f"{row['test']}\n\ncheck({row['entry_point']})\n")
+    return _text_or_none(next((row[key] for key in ANSWERS if key in row), None))
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -190,7 +206,7 @@ def _read_transcript(row: Row, place: str) -> Conversation:
     if "chosen" in row and "rejected" in row:
         one, other = (parse_transcript(check_text(row[key], place, key)) for key in ("chosen", "rejected"))
         return shared_prompt(one, other, place)
-    turns = parse_transcript(next(row[key] for key in ("chosen", "prompt", "text") if is_transcript(row.get(key))))
+    turns = parse_transcript(next(row[key] for key in TRANSCRIPTS if is_transcript(row.get(key))))
     return without_answer(turns)
 
 
@@ -213,14 +229,29 @@ def _read_oasst(row: Row, place: str) -> Conversation | None:
 
 
 def _read_instruction(row: Row, place: str) -> Conversation:
-    more = row.get("input")
-    return _user(f"{row['instruction']}\n\n{more}" if isinstance(more, str) and more.strip() else row["instruction"])
+    return _user(instruction(row))
+
+
+def _read_turns(row: Row, place: str) -> Conversation:
+    """MT-bench: the first turn; the later ones rest on an answer."""
+    if not row["turns"]:
+        raise DataError(f"{place}: turns is empty: delete this row")
+    return _user(row["turns"][0])
+
+
+def _read_arena(row: Row, place: str) -> Conversation:
+    return parse_messages(row["conversation_a"], place)[:1]
+
+
+def _read_hhh(row: Row, place: str) -> Conversation:
+    asked = opened(prometheus_request(row.get("chosen_instruction")) or row.get("input"))
+    return without_answer(parse_transcript(asked)) if is_transcript(asked) else _user(asked)
 
 
 _Shape = tuple[Callable[[Row], bool], Callable[[Row, str], Conversation | None]]
 _SHAPES: dict[str, _Shape] = {
     "jsonl": (lambda row: "messages" in row, _read_messages),
-    "hh-rlhf": (lambda row: any(is_transcript(row.get(key)) for key in ("chosen", "prompt", "text")), _read_transcript),
+    "hh-rlhf": (lambda row: any(is_transcript(row.get(key)) for key in TRANSCRIPTS), _read_transcript),
     "oasst": (lambda row: "message_tree_id" in row or {"message_id", "role", "text"} <= row.keys(), _read_oasst),
     "sharegpt": (lambda row: "conversations" in row, _read_sharegpt),
     "trl": (
@@ -230,4 +261,7 @@ _SHAPES: dict[str, _Shape] = {
         _read_trl,
     ),
     "ultrafeedback": (lambda row: "instruction" in row, _read_instruction),
+    "mt-bench": (lambda row: isinstance(row.get("turns"), list), _read_turns),
+    "arena": (lambda row: isinstance(row.get("conversation_a"), list), _read_arena),
+    "hhh": (lambda row: {"input", "targets"} <= row.keys() or "chosen_instruction" in row, _read_hhh),
 }

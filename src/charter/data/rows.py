@@ -16,7 +16,7 @@ from charter.errors import DataError
 from charter.store.disk import store_errors
 from charter.store.jsonl import parse_object
 
-Container = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+Container = Literal["jsonl", "json", "csv", "parquet", "arrow", "text"]
 Row = dict[str, Any]
 SUFFIXES: dict[str, Container] = {
     ".jsonl": "jsonl",
@@ -25,7 +25,9 @@ SUFFIXES: dict[str, Container] = {
     ".csv": "csv",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".txt": "text",
 }
+ROWS_IN = ("examples", "data", "rows")  # keys of a JSON object under which others put all rows
 
 
 def data_files(path: Path) -> list[Path]:
@@ -43,9 +45,10 @@ def data_files(path: Path) -> list[Path]:
         return [file for part in parts for file in data_files(part)]
     if (path / "state.json").is_file():
         return sorted(path.glob("*.arrow"))
-    files = [file for file in sorted(path.iterdir()) if file.is_file() and _suffix(file) in SUFFIXES]
+    kinds = [suffix for suffix in SUFFIXES if suffix != ".txt"]  # a text that lies beside data is a note or a licence
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and _suffix(file) in kinds]
     if not files:
-        raise DataError(f"{path}: no data file in this folder: put {', '.join(SUFFIXES)} there, or name a file")
+        raise DataError(f"{path}: no data file in this folder: put {', '.join(kinds)} there, or name a file")
     return files
 
 
@@ -68,6 +71,8 @@ def read_places(path: Path, container: Container | None = None) -> Iterator[tupl
             yield from _csv(path, file)
         elif kind == "json":
             yield from _json(path, file)
+        elif kind == "text":
+            yield from _plain_lines(path, file)
         else:
             yield from _json_lines(path, file)
 
@@ -94,27 +99,52 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 
 
 def _json_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
+    """An object a line; a line that is a text in quotes is a row with that ``text``."""
     for number, line in enumerate(file, start=1):
+        if line.startswith(b'"'):
+            line = b'{"text": ' + line.rstrip() + b"}"
         if line.strip():
             yield f"{path}:{number}", parse_object(line, f"{path}:{number}")
 
 
+def _plain_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(_text_lines(path, file), start=1):
+        if line.strip():
+            yield f"{path}:{number}", {"text": line.strip()}
+
+
 def _json(path: Path, file: BinaryIO) -> Iterator[tuple[str, Row]]:
-    """A JSON array of rows, or JSON Lines in a file that is called .json."""
+    """A JSON array of rows, an object that holds one, or JSON Lines in a file that is called .json."""
     content = file.read()
-    if not content.lstrip().startswith(b"["):
+    rows = _parsed(path, content)
+    if rows is None:
         yield from _json_lines(path, content.splitlines())
         return
-    try:
-        rows = json.loads(content.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend the file") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid UTF-8 JSON: mend the file") from error
     for index, row in enumerate(rows):
+        if isinstance(row, str):
+            row = {"text": row}
         if not isinstance(row, dict):
             raise DataError(f"{path}: entry {index} is no JSON object in braces: mend the file")
         yield f"{path}[{index}]", row
+
+
+def _parsed(path: Path, content: bytes) -> list[Any] | None:
+    """The rows of a whole JSON file; None where it must be read line by line."""
+    is_list = content.lstrip().startswith(b"[")
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        if not is_list:
+            return None
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend the file") from error
+    except (ValueError, RecursionError) as error:
+        if not is_list:
+            return None
+        raise DataError(f"{path}: not valid UTF-8 JSON: mend the file") from error
+    if isinstance(found, dict):
+        held = next((found[key] for key in ROWS_IN if isinstance(found.get(key), list)), None)
+        return [found] if held is None else held
+    return found if isinstance(found, list) else None
 
 
 def _csv(path: Path, file: Iterable[bytes]) -> Iterator[tuple[str, Row]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from charter import __version__
+from charter.export.columns import declared
 from charter.export.evidence import Evidence, is_hub_id, versions
 from charter.export.markdown import block, code, figure, table
 from charter.sources import public_name
@@ -56,11 +57,12 @@ def model_card(evidence: Evidence, what: str) -> str:
     return _card(data, [*lines, *_evidence(evidence)])
 
 
-def dataset_card(evidence: Evidence, files: dict[str, int], left_out: str) -> str:
+def dataset_card(evidence: Evidence, files: dict[str, int], hashes: dict[str, str], left_out: str) -> str:
     """The card of a run's data.
 
     Args:
         files: rows of each file, as ``preferences.jsonl``; each becomes a configuration of its own.
+        hashes: SHA-256 of each.
         left_out: what isn't in the files, as a sentence.
     """
     from huggingface_hub import DatasetCardData
@@ -69,9 +71,9 @@ def dataset_card(evidence: Evidence, files: dict[str, int], left_out: str) -> st
     data = DatasetCardData(
         tags=TAGS,
         task_categories=["text-generation", "reinforcement-learning"],
-        configs=[{"config_name": names[name], "data_files": name} for name in files],
+        **declared(hashes),
     )
-    rows = [[f"`{names[name]}`", f"`{name}`", f"{count:,}", COLUMNS[names[name]]] for name, count in files.items()]
+    rows = [[f"`{names[name]}`", f"`{name}`", f"{count:,}", CONTENTS[names[name]]] for name, count in files.items()]
     lines = [
         f"# Data of the run {code(evidence.config.name)}",
         "Preferences are labels of a model that read a constitution, not of people, unless a labeler below says human. "
@@ -83,7 +85,7 @@ def dataset_card(evidence: Evidence, files: dict[str, int], left_out: str) -> st
     return _card(data, [*lines, *_evidence(evidence)])
 
 
-COLUMNS = {
+CONTENTS = {
     "preferences": "prompt, chosen, rejected, p_chosen (soft label, 0.5 to 1), votes of each principle and order",
     "sft": "prompt, completion, source (revision or helpful)",
     "prompts": "prompt, harmful, domain, answer",

@@ -96,8 +96,9 @@ def dataset_files(run: Path) -> list[HubFile]:
         f"{rows.num_ties:,} ties, which have no chosen side, are left out; {rows.num_replaced:,} texts with half "
         "characters or NUL were mended."
     )
-    card = dataset_card(read_evidence(run), {f"{name}.jsonl": len(table) for name, table in tables.items()}, left_out)
     files = [_of_bytes(f"{name}.jsonl", rows_to_bytes(table)) for name, table in tables.items()]
+    counts = {f"{name}.jsonl": len(table) for name, table in tables.items()}
+    card = dataset_card(read_evidence(run), counts, {file.name: file.sha256 for file in files}, left_out)
     return [_of_bytes("README.md", card.encode()), *files]
 
 

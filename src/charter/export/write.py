@@ -1,7 +1,8 @@
 """Write a run's tables as TRL, verl or Label Studio read them.
 
-    trl           preferences.jsonl, sft.jsonl, prompts.jsonl: TRL's conversational forms, extra columns kept
-    trl-standard  preferences.jsonl, sft.jsonl, prompts.jsonl with texts in place of messages
+    trl           preferences.jsonl, sft.jsonl, prompts.jsonl: TRL's conversational forms, extra columns kept; README.md
+                  declares their columns to Hugging Face's datasets
+    trl-standard  the same four with texts in place of messages
     csv           preferences.csv, sft.csv, prompts.csv, the same texts; cells that a spreadsheet would run begin with '
     verl          rl.parquet (data_source, prompt, ability, reward_model, extra_info), sft.parquet (messages)
     label-studio  tasks.json and labels.xml: pairs to compare, the labeler's verdict in ``meta``, where raters don't see it
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from charter.errors import DataError, StoreError
+from charter.export.columns import CONVERSATIONS, declared
 from charter.export.rows import Rows, RunRows
 from charter.store.disk import atomic_write, store_errors
+from charter.store.hashing import hash_file
 from charter.store.jsonl import write_json, write_jsonl
 from charter.yaml_io import write_text
 
@@ -31,7 +34,6 @@ LABELS = """<View>
   <Text name="response_b" value="$response_b"/>
 </View>
 """
-CONVERSATIONS = ("prompt", "chosen", "rejected", "completion")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 
@@ -53,16 +55,28 @@ def write_export(rows: RunRows, to: str, folder: Path) -> dict[str, Any]:
 
 
 def _trl(rows: RunRows, folder: Path) -> dict[str, int]:
-    for name, table in rows.tables().items():
-        write_jsonl(folder / f"{name}.jsonl", table)
-    return {f"{name}.jsonl": len(table) for name, table in rows.tables().items()}
+    return _json_lines(rows.tables(), folder)
 
 
 def _standard(rows: RunRows, folder: Path) -> dict[str, int]:
-    tables = {f"{name}.jsonl": [_texts(row) for row in table] for name, table in rows.tables().items()}
+    return _json_lines(
+        {name: [_texts(row) for row in table] for name, table in rows.tables().items()}, folder, texts=True
+    )
+
+
+def _json_lines(tables: dict[str, Rows], folder: Path, texts: bool = False) -> dict[str, int]:
     for name, table in tables.items():
-        write_jsonl(folder / name, table)
-    return {name: len(table) for name, table in tables.items()}
+        write_jsonl(folder / f"{name}.jsonl", table)
+    _declare(folder, [f"{name}.jsonl" for name in tables], texts)
+    return {f"{name}.jsonl": len(table) for name, table in tables.items()}
+
+
+def _declare(folder: Path, names: list[str], texts: bool) -> None:
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(**declared({name: hash_file(folder / name) for name in names}, texts))
+    loads = "\n".join(f'    load_dataset(FOLDER, "{name.partition(".")[0]}", split="train")' for name in names)
+    write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\nWritten by `charter export`.\n\n{loads}\n")
 
 
 def _csv(rows: RunRows, folder: Path) -> dict[str, int]:
@@ -130,7 +144,13 @@ def _label_studio(rows: RunRows, folder: Path) -> dict[str, int]:
         a, b = (chosen, rejected) if row["chosen_is"] == "a" else (rejected, chosen)
         prompt = "\n\n".join(f"{SPEAKERS[turn['role']]}: {turn['content']}" for turn in row["prompt"])
         meta = {key: row[key] for key in ("p_chosen", "chosen_is", "principle_ids", "labeler")}
-        data = {"prompt": prompt, "response_a": a, "response_b": b, "pair_id": row["pair_id"]}
+        data = {
+            "prompt": prompt,
+            "response_a": a,
+            "response_b": b,
+            "pair_id": row["pair_id"],
+            "messages": row["prompt"],
+        }
         tasks.append({"data": data, "meta": meta})
     write_json(folder / "tasks.json", tasks)
     write_text(folder / "labels.xml", LABELS)

@@ -9,6 +9,7 @@ from charter.constitution.draw import draw
 from charter.constitution.load import Constitution
 from charter.data.conversations import check_conversation, check_text
 from charter.data.preferences import read_preference
+from charter.data.ranked import spread
 from charter.data.rows import data_files, read_places
 from charter.errors import DataError
 from charter.records import Order, ResponsePair
@@ -29,7 +30,7 @@ def read_items(path: Path, constitution: Constitution | None) -> list[Item]:
     """
     found: dict[str, Item] = {}
     for file in data_files(path):
-        for place, row in read_places(file):
+        for place, row in spread(read_places(file)):
             item = _item(_read_pair(row, place), constitution)
             if found.setdefault(item.pair.id, item) != item:
                 raise DataError(f"{place}: an earlier row has the same id {item.pair.id}: give each pair its own id")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charter.cli.say import figure, say
+from charter.cli.say import MAX_SEED, figure, say
 
 
 def induce(
@@ -23,7 +23,7 @@ def induce(
     propose: Annotated[int, typer.Option(min=0, help="Requests for principles to the model; 0: none.")] = 10,
     limit: Annotated[int, typer.Option(min=1, help="Pairs to use, drawn by a hash.")] = 400,
     most: Annotated[int, typer.Option(min=1, help="Principles to choose at most.")] = 10,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
     ledger: Annotated[Path, typer.Option(help="Folder of the ledger.", metavar="DIR")] = Path("runs/induce"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -12,9 +12,7 @@ from charter.cli.say import MAX_SEED, figure, say
 
 
 def induce(
-    data: Annotated[
-        Path, typer.Argument(help="Preferences: hh-rlhf, TRL, HHH, LLMBar, Charter's own.", metavar="DATA")
-    ],
+    data: Annotated[Path, typer.Argument(help="Preference pairs, in any form of docs/formats.md.", metavar="DATA")],
     labeler: Annotated[str, typer.Option(help="Run file, model folder, hub id or endpoint that reads and proposes.")],
     out: Annotated[Path, typer.Option(help="YAML file to write: drafts to read and reword.")],
     candidates: Annotated[

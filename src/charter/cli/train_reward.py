@@ -14,9 +14,7 @@ BASELINES = {"longer_wins": "longer wins", "shorter_wins": "shorter wins", "bag_
 
 
 def train_reward(
-    data: Annotated[
-        Path, typer.Option(help="Preference pairs: hh-rlhf, TRL, sharegpt or Charter's own; plain or .gz.")
-    ],
+    data: Annotated[Path, typer.Option(help="Preference pairs, in any form of docs/formats.md.")],
     model: Annotated[str, typer.Option(help="Model to start from: folder or hub id.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Where the reward model goes.", metavar="DIR")],
     limit: Annotated[int | None, typer.Option(min=2, help="Use so many pairs, drawn by the seed.")] = None,

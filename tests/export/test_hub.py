@@ -111,6 +111,15 @@ def test_cards_of_a_hostile_run(run):
         )
         assert evidence.constitution.hash in text
         assert not any(mark in text for mark in ("\x1b", "\u202e", str(run), "/home/me"))
+    assert "Whether held-out prompts are training prompts too is not known." in cards[0]
+    rate = {"value": 0.1, "low": 0.0, "high": 0.2, "n": 234}
+    evidence.summary["held_out"] = {
+        "num_prompts": 400, "num_seen": 166, "unseen": {"rl-cai": {"harmful_rate": rate, "correct_rate": rate}}
+    }  # fmt: skip
+    seen = model_card(evidence, "policy")
+    assert (
+        "166 of the 400 held-out prompts are training prompts too" in seen and "0.100 (0.000 to 0.200), n 234" in seen
+    )
     told = ModelCard(cards[0]).data.to_dict()
     assert told["library_name"] == "transformers" and told.get("base_model") is None
 

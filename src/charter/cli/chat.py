@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli.interrupt import interrupts, to_stderr
-from charter.cli.say import say
+from charter.cli.say import MAX_SEED, say
 
 if TYPE_CHECKING:
     from charter.chat import Talk
@@ -27,8 +27,8 @@ def chat(
     ] = None,
     against: Annotated[str | None, typer.Option(help="A second model that hears the same, beside it.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest word.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the answers.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="0: always the likeliest word.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the answers.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
 ) -> None:
     """Talk to a model of a run, or to two side by side. Input that is no terminal: one turn a line, /new begins anew.

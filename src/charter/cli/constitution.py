@@ -245,8 +245,9 @@ def import_(
         return
     for note in found.notes:
         say(note)
-    drafts = f", {num_drafts} of them drafts to read and reword" if num_drafts else ""
+    some = "all" if num_drafts == len(imported.principles) else f"{num_drafts} of them"
+    drafts = f", {some} drafts to read and reword" if num_drafts else ""
     say(
-        f"{out}: {len(imported.principles)} principles{drafts}, hash {imported.hash[:12]}; "
+        f"{out}: {counted(len(imported.principles), 'principle')}{drafts}, hash {imported.hash[:12]}; "
         f"next: charter constitution check {out}"
     )

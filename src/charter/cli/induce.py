@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from charter.cli.say import figure, say
+from charter.cli.say import MAX_SEED, figure, say
 
 
 def induce(
-    data: Annotated[
-        Path, typer.Argument(help="Preferences: hh-rlhf, TRL, HHH, LLMBar, Charter's own.", metavar="DATA")
-    ],
+    data: Annotated[Path, typer.Argument(help="Preference pairs, in any form of docs/formats.md.", metavar="DATA")],
     labeler: Annotated[str, typer.Option(help="Run file, model folder, hub id or endpoint that reads and proposes.")],
     out: Annotated[Path, typer.Option(help="YAML file to write: drafts to read and reword.")],
     candidates: Annotated[
@@ -23,7 +21,7 @@ def induce(
     propose: Annotated[int, typer.Option(min=0, help="Requests for principles to the model; 0: none.")] = 10,
     limit: Annotated[int, typer.Option(min=1, help="Pairs to use, drawn by a hash.")] = 400,
     most: Annotated[int, typer.Option(min=1, help="Principles to choose at most.")] = 10,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
     ledger: Annotated[Path, typer.Option(help="Folder of the ledger.", metavar="DIR")] = Path("runs/induce"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

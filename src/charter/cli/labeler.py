@@ -24,7 +24,7 @@ def check(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Human preferences: hh-rlhf, TRL, HHH, LLMBar, Charter's own; may be given again. None: label.check.pairs of "
+            help="Human preferences, in any form of docs/formats.md; may be given again. None: label.check.pairs of "
             "the run file, or else 24 easy pairs that come with Charter."
         ),
     ] = None,

@@ -36,6 +36,7 @@ from charter.cli import (
 from charter.errors import CharterError
 from charter.safe_text import safe_text
 
+BAD_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 app = typer.Typer(
     name="charter",
     help="Constitutional AI and RLAIF, from a written constitution to an audited model.",
@@ -103,15 +104,42 @@ def main() -> None:
     """Run the command line. Interrupted: exit code 130."""
     if sys.argv[1:2] == ["help"]:
         sys.argv[1:] = [*sys.argv[2:], "--help"]  # charter help run: charter run --help
+    if "" in sys.argv[1:]:
+        _stop("an argument is empty, as of a shell variable that isn't set: see charter --help", 2)
     try:
-        app()
+        code = app(prog_name="charter", standalone_mode=False)
     except CharterError as error:
         _stop(str(error), error.exit_code)
+    except typer.Abort:
+        _stop("stopped", 1)
     except Exception as error:
-        told = _disk_fault(error)
-        if told is None:
+        says = _about_the_call(error) or _about_a_file(error)
+        if says is None:
             raise
-        _stop(f"{told} and run the same command again, it goes on where it stopped", 2)
+        _stop(says, 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _about_the_call(error: Exception) -> str | None:
+    """What is wrong about what was typed, as the command line's library (click, or typer's own copy of it) tells it."""
+    if not hasattr(error, "format_message"):
+        return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "charter"
+    return f"{error.format_message().rstrip('.')}: see {where} --help"
+
+
+def _about_a_file(error: Exception) -> str | None:
+    """A full disk, or a path that nobody could open."""
+    fault = _disk_fault(error)
+    if fault is not None:
+        return f"{fault} and run the same command again, it goes on where it stopped"
+    if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
+        return f"{str(error.filename)[:100]}: {error.strerror}: check the path"
+    return None
 
 
 def _disk_fault(error: Exception) -> str | None:

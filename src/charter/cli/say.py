@@ -8,6 +8,8 @@ import typer
 
 from charter.safe_text import safe_text
 
+MAX_SEED = 2**32 - 1  # what every generator takes
+
 
 def say(line: str = "") -> None:
     """Print to standard output."""

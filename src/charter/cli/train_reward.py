@@ -8,23 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from charter.cli.say import figure, say
+from charter.cli.say import MAX_SEED, figure, say
 
 BASELINES = {"longer_wins": "longer wins", "shorter_wins": "shorter wins", "bag_of_words": "bag of words"}
 
 
 def train_reward(
-    data: Annotated[
-        Path, typer.Option(help="Preference pairs: hh-rlhf, TRL, sharegpt or Charter's own; plain or .gz.")
-    ],
+    data: Annotated[Path, typer.Option(help="Preference pairs, in any form of docs/formats.md.")],
     model: Annotated[str, typer.Option(help="Model to start from: folder or hub id.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Where the reward model goes.", metavar="DIR")],
     limit: Annotated[int | None, typer.Option(min=2, help="Use so many pairs, drawn by the seed.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per update.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-5,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, max=1, help="Peak learning rate.")] = 1e-5,
     holdout: Annotated[float, typer.Option(min=0.001, max=0.9, help="Fraction of prompts held out.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of order and split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of order and split.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the result.")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ from charter.cli.say import aligned, say
 
 def watch(
     run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Look once, and print one JSON object.")] = False,
 ) -> None:
     """Show rows, rate, time left and the last metrics of each stage, until the run ends. Only files are read.

@@ -59,7 +59,7 @@ class RunConfig(Section):
     """A whole run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     num_threads: Count | None = None
     """CPU threads; None: all cores."""
     tracker: Literal["tensorboard", "trackio", "wandb", "mlflow"] | None = None

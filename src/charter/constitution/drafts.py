@@ -82,6 +82,8 @@ def read_drafts(path: Path, votes: Path | None = None, min_agreement: float | No
         ConstitutionError: nothing in it that could be a principle, or too much.
     """
     text, suffix = read_text_file(path), path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        raise ConstitutionError(f"{path}: YAML is what an import makes: see charter constitution check {path}")
     if suffix == ".json" or (suffix not in (".csv", ".html", ".htm", ".md") and text.lstrip().startswith(("[", "{"))):
         return None
     if suffix == ".csv":

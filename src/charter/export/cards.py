@@ -6,7 +6,7 @@ from a model, a data set or a file of others stands in code (``charter.export.ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from charter import __version__
@@ -51,8 +51,8 @@ def model_card(evidence: Evidence, what: str) -> str:
     )
     lines = [  # front matter names no dataset: prompts are read from files and Python, never by a hub id
         f"# {title} of the run {code(evidence.config.name)}",
-        f"{title}: {code(evidence.base_model())} {how}, with Charter {__version__}. It loads in Transformers, TRL and "
-        "vLLM with no code of Charter's.",
+        f"{title}: {code(evidence.base_model())} {how}, with Charter {__version__}. It is saved as any Transformers "
+        "model, and loads without code of Charter's.",
     ]
     return _card(data, [*lines, *_evidence(evidence)])
 
@@ -139,9 +139,27 @@ def _labeler(evidence: Evidence) -> Iterator[str]:
 
 def _policies(evidence: Evidence) -> Iterator[str]:
     policies = evidence.summary.get("policies", {})
-    rows = [[words, *(figure(policies.get(name, {}).get(key)) for name in POLICIES)] for key, words in FIGURES.items()]
-    yield table(["figure", *POLICIES.values()], rows)
+    yield table(["figure", *POLICIES.values()], _rows(policies, FIGURES))
     yield f"Responses were read by {code(evidence.summary.get('reader') or 'nobody: the run has no summary yet')}."
+    yield "One run, one seed: the intervals are over prompts, and say nothing of how another seed would end."
+    yield from _seen(evidence.summary.get("held_out") or {})
+
+
+def _seen(held_out: dict[str, Any]) -> Iterator[str]:
+    """How many held-out prompts are none."""
+    num_seen, num_prompts = held_out.get("num_seen"), held_out.get("num_prompts")
+    if num_seen is None or num_prompts is None:
+        yield "Whether held-out prompts are training prompts too is not known."
+    elif num_seen:
+        yield f"{num_seen:,} of the {num_prompts:,} held-out prompts are training prompts too, word for word. On the others:"
+        unseen = held_out.get("unseen") or {}
+        yield table(["figure", *POLICIES.values()], _rows(unseen, ("harmful_rate", "correct_rate")))
+    else:
+        yield "No held-out prompt is, word for word, a training prompt."
+
+
+def _rows(policies: dict[str, Any], keys: Iterable[str]) -> list[list[str]]:
+    return [[FIGURES[key], *(figure((policies.get(name) or {}).get(key)) for name in POLICIES)] for key in keys]
 
 
 def _reward(evidence: Evidence) -> Iterator[str]:

@@ -16,6 +16,8 @@ from charter.labelers.check.cases import Case, load_cases
 from charter.labelers.check.verdict import attacked, check, controls, paraphrased
 from charter.labelers.make import make_labeler
 from charter.labelers.protocol import Batched
+from charter.models.endpoint import is_endpoint
+from charter.models.load import check_folder, model_folder
 from charter.records import ResponsePair
 from charter.run_file import load_run, model_named
 from charter.sources import resolve_python
@@ -48,6 +50,8 @@ def from_run(path: Path, overrides: list[str]) -> Checked:
 def from_model(source: str, constitution: str | None) -> Checked:
     """A model asked by a constitution's principles, or (None) which response is better in general."""
     model = model_named(source)
+    if not is_endpoint(model.source) and (model.source.count("/") != 1 or Path(model.source).is_dir()):
+        check_folder(model_folder(model.source))  # before a ledger is made; a hub id is looked up when it is asked
     if constitution is None:
         return Checked(ConstitutionalConfig(kind="plain", model=model), Constitution("none", "", ()), CheckConfig())
     loaded = load_constitution(find_constitution(constitution))

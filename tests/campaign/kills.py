@@ -47,7 +47,7 @@ class Trials:
         self.by_stage: Counter[str] = Counter()
         self.by_kind: Counter[str] = Counter()
         self.found: Counter[str] = Counter(
-            runs=0, kills=0, lost=0, doubled=0, runs_that_differ=0, reasked_over_limit=0, bad_ends=0
+            runs=0, kills=0, lost=0, doubled=0, runs_that_differ=0, reasked_over_limit=0, spent_wrong=0, bad_ends=0
         )
         self.reasked: list[int] = []
         self.notes: list[str] = []
@@ -61,6 +61,11 @@ class Trials:
             return [json.dumps(body, sort_keys=True) for body in self.server.bodies[since:]]
         return [question for row in ended.heard for question in row.get("asked", ())]
 
+    def is_counted(self, out: Path, asked: int, kills: int) -> bool:
+        """Whether the run tells the calls that the server had, but for those that a kill met on their way."""
+        (told,) = json.loads((out / "summary.json").read_text())["servers"]
+        return asked - CONCURRENCY * kills <= int(told["calls"]) <= asked
+
     def one_run(self, kills: int) -> None:
         """Kill a run up to so many times, let it end, and compare."""
         out = self.work / f"run-{self.found['runs']}"
@@ -68,6 +73,7 @@ class Trials:
         before: set[str] = set()
         # a server has so many calls under way; a model in this process has one batch: pairs x 2 principles x 2 orders
         limit = CONCURRENCY if self.server is not None else BATCH * 4
+        first = len(self.server.bodies) if self.server is not None else 0
         for number in range(kills + 1):
             since = len(self.server.bodies) if self.server is not None else 0
             fault = draw(self.rng, self.seconds) if number < kills else None
@@ -89,6 +95,8 @@ class Trials:
         if ended.status != 0:
             self.found["bad_ends"] += 1
             self.notes.append(ended.text[-2000:])
+        if self.server is not None and ended.status == 0:
+            self.found["spent_wrong"] += not self.is_counted(out, len(self.server.bodies) - first, number)
         self.found["doubled"] += doubled(out)
         changed = differences(self.expected, content(out))
         self.found["runs"] += 1
@@ -139,7 +147,7 @@ def campaign(kills: int, seed: int) -> dict[str, Any]:
     told["violations"] = sum(
         told[name][key]
         for name in ("local", "endpoint")
-        for key in ("lost", "doubled", "runs_that_differ", "reasked_over_limit", "bad_ends")
+        for key in ("lost", "doubled", "runs_that_differ", "reasked_over_limit", "spent_wrong", "bad_ends")
     )
     return told
 

@@ -54,6 +54,21 @@ def test_a_stage_is_done_under_its_key_only(tmp_path):
         assert not stage.is_done("k1") and list(stage.path.iterdir()) == []
 
 
+def test_what_a_killed_process_had_half_written_is_swept_away(tmp_path):
+    with RunFolder.open(tmp_path) as run:
+        stage = _finished(run)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (stage.path / f".done.json.{ended.pid}.tmp").write_text("{")
+    theirs = stage.path / f".rows.jsonl.{os.getppid()}.tmp"  # somebody's who lives
+    theirs.write_text("")
+    assert [line for line in verify(tmp_path) if "done.json" in line]
+    with RunFolder.open(tmp_path):
+        assert not [path for path in stage.path.iterdir() if f".{ended.pid}." in path.name] and theirs.exists()
+    theirs.unlink()
+    assert verify(tmp_path) == []
+
+
 def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path, monkeypatch):
     with RunFolder.open(tmp_path) as run:
         stage = run.stage("1-revise")

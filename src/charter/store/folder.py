@@ -41,6 +41,7 @@ from charter.store.whole import (
 )
 
 _HOLDER_TRIES, _HOLDER_SECONDS = 25, 0.02  # how long a new holder may take to write its name
+_TEMPORARY = re.compile(r"\..+\.([0-9]{1,9})\.tmp")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -73,6 +74,7 @@ class RunFolder:
                     "folder with --out"
                 ) from error
             holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+            _sweep(path)
         return cls(path, lock)
 
     def stage(self, name: str) -> StageFolder:
@@ -93,6 +95,14 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed had half written (``atomic_write``): a stage with it in doesn't verify."""
+    for path in folder.rglob(".*.tmp"):
+        made = _TEMPORARY.fullmatch(path.name)
+        if made and path.is_file() and not path.is_symlink() and not is_alive(int(made[1])):
+            path.unlink(missing_ok=True)
 
 
 def _describe(holder: Path) -> str:

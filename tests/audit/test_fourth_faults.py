@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import charter.village
 from charter.audit.blame import charge_upstream, verdict
 from charter.audit.clear import errs_where_clear
 from charter.audit.drivers import worth_naming
@@ -19,7 +22,9 @@ from charter.audit.reward_model import audit_reward_model
 from charter.audit.rows import check_rows
 from charter.audit.sameness import audit_sameness
 from charter.audit.silence import audit_silence
-from charter.records import Estimate
+from charter.records import Estimate, Prompt
+
+VILLAGE = Path(charter.village.__file__).parent
 
 
 @pytest.fixture
@@ -209,3 +214,40 @@ def test_a_pull_that_few_pairs_have_is_named_where_it_turns_many_of_them():
     assert not worth_naming(np.full(1000, 2.0), np.full(1000, 0.01)), "every pair has it, and no verdict turns"
     verdict_P[2:4] = 9.0
     assert not worth_naming(verdict_P, part_P), "two verdicts may be chance"
+
+
+@pytest.fixture(scope="module")
+def run_with_models(planted, tmp_path_factory):
+    """A run whose SL-CAI is the starter and whose policy is the early one, with KL as the evaluation computes it."""
+    from charter.config import ModelConfig
+    from charter.models.load import load_model
+    from charter.stages.kl import Spoken, kl_per_response
+
+    folder = tmp_path_factory.mktemp("kl") / "run"
+    world = planted.draw_world(52)
+    world.num_prompts, world.pairs = 24, world.pairs[:40]
+    planted.write(world, folder)
+    places = {"2-sft": "starter", "6-policy": "starter-early"}
+    for stage, name in places.items():
+        shutil.copytree(VILLAGE / name, folder / stage / "model", dirs_exist_ok=True)
+    path = folder / "7-evaluate" / "rl-cai.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["truncated"] = True
+    said = [Spoken(Prompt.from_json(r["prompt"]).messages, r["response"], r["truncated"]) for r in rows]
+    policy, reference = (load_model(ModelConfig(source=str(folder / s / "model"))) for s in ("6-policy", "2-sft"))
+    for row, (k1, _) in zip(rows, kl_per_response(policy, reference, said), strict=True):
+        row["kl_k1"] = k1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_kl_is_computed_again_from_the_saved_models(run_with_models):
+    evidence = read_evidence(run_with_models)
+    same, told, faults = check_kl(evidence)
+    assert (told["value"], told["n"], faults) == (0.0, 24, [])
+    rows = list(evidence.policies["rl-cai"])
+    forged = [dataclasses.replace(row, kl_k1=row.kl_k1 + 1.0) for row in rows[:3]] + rows[3:]
+    told_otherwise = dataclasses.replace(evidence, policies={**evidence.policies, "rl-cai": forged})
+    mended, told, (fault,) = check_kl(told_otherwise)
+    assert (fault.link, fault.of_link, told["value"]) == (RECORD, POLICY, 3 / 24) and "rl-cai.jsonl" in fault.says
+    assert [row.kl_k1 for row in mended.policies["rl-cai"]] == pytest.approx([row.kl_k1 for row in rows], abs=0.02)

@@ -91,6 +91,13 @@ def test_a_coin_is_unfit():
     assert found["verdict"]["fitness"] == "unfit" and "accuracy" in found["verdict"]["unfit"][0]
 
 
+def test_few_pairs_show_nobody_to_be_fit():
+    rng = random.Random(1)
+    found = check(Planted(lambda x, y: rng.choice([0.2, 0.8])), cases(8), CheckConfig())
+    assert found["accuracy"]["low"] <= 0.5 and found["verdict"]["unfit"] == []
+    assert found["verdict"]["fitness"] == "not shown to be fit"
+
+
 def test_always_first_shows_as_position_and_not_as_accuracy():
     found = check(Planted(lambda x, y: 0.9), cases(), CheckConfig())
     assert found["accuracy"]["value"] == 0.5 and found["position"]["keeps_position"]["value"] == 1.0

@@ -1,4 +1,4 @@
-"""The whole check, and what it amounts to: fit, fit with warnings, or unfit."""
+"""The whole check, and what it amounts to: fit, fit with warnings, not shown to be fit, or unfit."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def controls(labeler: Labeler, pairs: Sequence[ResponsePair]) -> dict[str, Any]:
 
 
 def verdict(found: dict[str, Any], thresholds: CheckConfig) -> dict[str, Any]:
-    """Unfit where the labeler is surely too bad; a warning where it may be, or has a habit that labels will carry."""
+    """Unfit where the labeler is surely too bad; a warning where it may be, or has a habit that labels will carry.
+
+    One that isn't surely better than a coin isn't shown to be fit, however few the pairs were.
+    """
     unfit, warnings = [], []
     right, best = found["accuracy"], _best_baseline(found["baselines"])
     if right["value"] is None:
@@ -120,8 +123,10 @@ def verdict(found: dict[str, Any], thresholds: CheckConfig) -> dict[str, Any]:
     for name, own in found["drivers"]["terms"].items():
         if name not in ("truth", "A") and _is_clear(own):
             warnings.append(f"{name} moves its labels: {own['value']:+.2f} log-odds per standard deviation")
+    shown = right["low"] is not None and right["low"] > 0.5
+    fit = "fit with warnings" if warnings else "fit"
     return {
-        "fitness": "unfit" if unfit else "fit with warnings" if warnings else "fit",
+        "fitness": "unfit" if unfit else fit if shown else "not shown to be fit",
         "unfit": unfit,
         "warnings": warnings,
     }

@@ -64,7 +64,8 @@ def losses(waterfall: dict[str, Any]) -> list[Finding]:
         p = two_sided_p((loss["value"] - tolerance) / error) / 2  # one side: it loses more
         if p <= LINK_ALPHA:
             says = f"{LINK_NAMES[row['link']]} loses {100 * loss['value']:.0f} points of agreement with the goal"
-            found.append(Finding(row["link"], "unreliable", row["to"], size, "share of pairs", p, loss["value"], says))
+            cost = loss["value"] - tolerance  # the rest is noise that any link may have
+            found.append(Finding(row["link"], "unreliable", row["to"], size, "share of pairs", p, cost, says))
     return found
 
 

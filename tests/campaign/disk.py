@@ -183,7 +183,7 @@ def campaign(stride: int, tmpfs: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, stride=(1, 120), tmpfs=(4, 0))
+    args = arguments(__doc__, stride=(1, 240), tmpfs=(4, 0))
     import transformers.models.llama.modeling_llama  # noqa: F401  the slow imports, before the forks
 
     import charter.audit.run

@@ -48,8 +48,8 @@ def test_difference_of_two_shares_has_newcombes_interval():
 
 def erring_pairs(num, wrong):
     """The labeler prefers A, which is ``warm``; gold agrees but for the first ``wrong`` pairs."""
-    messages = (Message("user", "hello"),)
-    pairs = tuple(ResponsePair(f"x{i}", Prompt(id=f"q{i}", messages=messages), "a", "b") for i in range(num))
+    prompts = [Prompt(id=f"q{i}", messages=(Message("user", f"hello {i}"),)) for i in range(num)]
+    pairs = tuple(ResponsePair(f"x{i}", prompt, "a", "b") for i, prompt in enumerate(prompts))
     gold_P = np.array([-1.0 if i < wrong else 1.0 for i in range(num)])
     warm = np.random.default_rng(0).choice([0.0, 1.0, 2.0], size=(num, 1))
     return Pairs(

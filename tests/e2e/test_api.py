@@ -1,6 +1,7 @@
 """``charter.api``: the stages from Python give what the run's own stages give, also inside a running event loop."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,11 @@ def test_a_run_folder_as_records(whole):
     assert {pair.id for pair in run.preferences()} <= {pair.id for pair in run.pairs()}
     assert {judgment.pair_id for judgment in run.judgments()} >= {pair.id for pair in run.preferences()}
     assert run.figures()["name"] == "tiny"
-    assert run.audit()["verdict"] == api.audit(whole)["verdict"]
+
+
+def test_an_audit_from_python_lies_in_the_run_folder(whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "run")
+    assert api.load_run(copy).audit()["verdict"] == api.audit(copy)["verdict"]
 
 
 def test_frames(whole):

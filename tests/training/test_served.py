@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 import torch
 
@@ -110,3 +113,32 @@ def test_what_is_wrong_with_a_server_is_said(tmp_path):
         sampler_of(server.source, policy, tmp_path)(policy, [[3, 4]], **ASKED)
     with pytest.raises(ValueError, match="is no server"):
         PolicyConfig(rollouts=ModelConfig(source="here"))
+
+
+def test_a_redirect_gets_no_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHARTER_TEST_KEY", "canary-key")
+    asked = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.headers["authorization"])
+            target = f"http://127.0.0.1:{self.server.server_port}/taken"
+            self.send_response(302)
+            self.send_header("location", target)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    source = f"http://127.0.0.1:{server.server_port}/v1#model"
+    endpoint = EndpointConfig(key_env="CHARTER_TEST_KEY")
+    with pytest.raises(EndpointError, match="it answers 302"):
+        TokenServer(ModelConfig(source=source, endpoint=endpoint)).take_weights(tmp_path)
+    server.shutdown()
+    server.server_close()
+    assert asked == ["Bearer canary-key"]

@@ -23,6 +23,13 @@ PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "pre
 """Nothing but the model's own distribution: vLLM would take other defaults from generation_config.json."""
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The key is meant for the server that was named, not for whomever it points to."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class TokenServer(EndpointModel):
     """A vLLM server; see EndpointModel for retries, limits and deadlines."""
 
@@ -72,7 +79,7 @@ class TokenServer(EndpointModel):
         headers = {"content-type": "application/json", "authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=WEIGHTS_SECONDS):
+            with urllib.request.build_opener(_NoRedirects).open(request, timeout=WEIGHTS_SECONDS):
                 return
         except urllib.error.HTTPError as error:
             if error.code == 404:

@@ -16,6 +16,7 @@ SCRIPT = """
 import signal, sys, time
 from charter.cli.interrupt import interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as those of nohup do
 with interrupts("stopping"):
     try:
         {before}

@@ -46,7 +46,7 @@ class ExactGoal:
     name = "exact goal"
     simulated = True
 
-    def keeps(self, prompt: Prompt, response: str, principle_id: str) -> float | None:
+    def keeps(self, prompt: Prompt, response: str, principle_id: str) -> float:
         """A principle's level; of its opposite, which is named "no" and its name, the same turned round."""
         turned = principle_id.removeprefix(OPPOSITE)
         return _level(prompt, response, turned) * (1.0 if turned == principle_id else -1.0)
@@ -117,7 +117,7 @@ def forget() -> None:
 def difference(pair: ResponsePair, principle: str) -> int:
     """+1 where A is better under a principle, -1 where B is, else 0."""
     a, b = (gold.keeps(pair.prompt, text, principle) for text in (pair.response_a, pair.response_b))
-    return (a > b) - (a < b)  # type: ignore[operator]
+    return (a > b) - (a < b)
 
 
 def gap(pair: ResponsePair, of: Callable[[str], float]) -> float:

@@ -22,6 +22,11 @@ def unknown(reason: str) -> Estimate:
     return Estimate(None, reason=reason)
 
 
+def counted(count: int, num: int) -> Estimate:
+    """The share ``count`` of all ``num`` that there are: no sample, so without an interval."""
+    return Estimate(count / num, None, None, num, reason="a count, no sample: no interval")
+
+
 def proportion(hits: Sequence[bool], clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Share of True with its Wilson interval.
 

@@ -37,15 +37,6 @@ def small(planted):
     return draw
 
 
-@pytest.fixture
-def read(planted, tmp_path):
-    def read(world):
-        planted.write(world, tmp_path / "run")
-        return read_evidence(tmp_path / "run")
-
-    return read
-
-
 def test_looks_are_counted_as_they_stand():
     found = look_features(["where is the lamp ?"], ["The lamp\nIs **here** 42 . here"], ["x"])
     told = dict(zip(found.names, found.values_PF[0].tolist(), strict=True))

@@ -24,15 +24,6 @@ def small(planted):
     return draw
 
 
-@pytest.fixture
-def read(planted, tmp_path):
-    def read(world):
-        planted.write(world, tmp_path / "run")
-        return read_evidence(tmp_path / "run")
-
-    return read
-
-
 def looks_up(pair):
     return read_request(pair.prompt.messages).kind in ("fact", "unknown")
 

@@ -3,21 +3,10 @@
 import dataclasses
 
 import numpy as np
-import pytest
 
-from charter.audit.evidence import read_evidence
 from charter.audit.goal import audit_goal
 from charter.audit.policy import audit_policy, curve_of
 from charter.audit.reward_model import audit_reward_model
-
-
-@pytest.fixture
-def read(planted, tmp_path):
-    def read(world):
-        planted.write(world, tmp_path / "run")
-        return read_evidence(tmp_path / "run")
-
-    return read
 
 
 def small(planted, seed):

@@ -22,21 +22,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.forked import WRITES, Ended, Fault, charter_run, content, differences, run_forked
+from tests.campaign.forked import STAGES, WRITES, Ended, Fault, charter_run, content, differences, run_forked
 from tests.campaign.say import arguments, result
 from tests.campaign.world import make_world
 
-PARTS = (
-    "1-revise",
-    "2-sft",
-    "2-sft-round-1",
-    "3-sample",
-    "4-label",
-    "5-reward",
-    "6-policy",
-    "7-evaluate",
-    "end",  # summary, audit, report, hashes
-)
+PARTS = (*STAGES[: STAGES.index("8-audit")], "end")  # the end: summary, audit, report, hashes
 ERRORS = ("error=ENOSPC", "error=EIO")
 TO_THE_END = 20
 

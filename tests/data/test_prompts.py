@@ -232,20 +232,21 @@ def test_parquet(tmp_path):
         ("pandalm/testset-v1.json", 170, {None: 170}),
         ("paper2022/438HHHEvaluations.jsonl", 188, {None: 188}),
         ("paper2022/samples/PALMS_RLMADISON.jsonl", 40, {None: 40}),
-        ("mtbench/gpt-4.jsonl", None, None),
     ],
 )
 def test_real_files(file, count, harmful):
-    if count is None:
-        with pytest.raises(DataError, match="prompts.column"):
-            _load(SHARED / file)
-        return
     prompts = _load(SHARED / file)
     total = sum(1 for _ in read_places(SHARED / file))
     assert len(prompts) <= total
     assert (len(prompts), dict(Counter(p.harmful for p in prompts))) == (count, harmful)
     if "hh_rlhf" in file:
         assert max(len(p.messages) for p in prompts) > 5
+
+
+@needs_shared
+def test_a_real_file_without_prompts_says_which_setting_names_them():
+    with pytest.raises(DataError, match="prompts.column"):
+        _load(SHARED / "mtbench" / "gpt-4.jsonl")
 
 
 def test_plain_text_and_texts_in_json(tmp_path):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
+
+from tests.models.local_server import answers, free_port
 
 GGUF = Path(__file__).with_name("gguf_file.py")
 NEEDS = "llama_cpp.server, gguf, safetensors"
@@ -32,9 +32,7 @@ class LlamaServer:
     def __init__(self, python: str, folder: Path, work: Path, context: int = 2048) -> None:
         self._python, self._file = python, work / "model.gguf"
         subprocess.run([python, str(GGUF), str(folder), str(self._file)], check=True, capture_output=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._context = context
         self._log = work / "server.log"
         self.base_url = f"http://127.0.0.1:{self._port}/v1"
@@ -49,17 +47,10 @@ class LlamaServer:
             own = {**os.environ, "OMP_NUM_THREADS": "1"}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=own)
         for _ in range(300):
-            if self._answers():
+            if answers(self.base_url):
                 return
             time.sleep(0.1)
         raise RuntimeError(f"no answer: {self._log.read_text()[-2000:]}")
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.base_url}/models", timeout=1):
-                return True
-        except OSError:
-            return False
 
     def kill(self) -> None:
         if self._process is not None:

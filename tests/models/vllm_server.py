@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
+
+from tests.models.local_server import answers, free_port
 
 PYTHON = os.environ.get("CHARTER_VLLM_PYTHON")
 SETTINGS = {
@@ -24,9 +24,7 @@ class VllmServer:
     """The server on a free port; ends with the block."""
 
     def __init__(self, folder: Path, work: Path, *more: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.source = f"{self.base_url}#model"
         self._log = work / "vllm.log"
@@ -43,20 +41,13 @@ class VllmServer:
                 self._command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         for _ in range(4500):  # a loaded machine takes minutes
-            if self._answers():
+            if answers(self.base_url):
                 return self
             if self._process.poll() is not None:
                 break
             time.sleep(0.2)
         self.__exit__()
         raise RuntimeError(f"no answer: {self._log.read_text()[-2000:]}")
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.base_url}/models", timeout=1):
-                return True
-        except OSError:
-            return False
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)

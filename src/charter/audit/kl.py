@@ -20,8 +20,8 @@ from charter.audit.evidence import Evidence
 from charter.audit.figures import POLICY, RECORD, Finding, figure
 from charter.audit.scoring import TooMuchWork, row_logprobs
 from charter.errors import ModelError
-from charter.records import Estimate, EvaluatedResponse
-from charter.statistics import unknown
+from charter.records import EvaluatedResponse
+from charter.statistics import counted, unknown
 
 EVALUATED = "7-evaluate"
 WHAT = "KL of responses"
@@ -51,7 +51,7 @@ def check_kl(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[Finding
             ]
     except (ModelError, TooMuchWork) as reason:
         return evidence, figure(unknown(str(reason)), source), []
-    size = Estimate(len(off) / num, None, None, num, reason="a count, no sample: no interval")
+    size = counted(len(off), num)
     if not off:
         return evidence, figure(size, source), []
     files = ", ".join(f"{name}.jsonl" for name in dict.fromkeys(off))

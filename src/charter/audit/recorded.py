@@ -22,9 +22,9 @@ from charter.constitution.load import Constitution
 from charter.errors import CharterError
 from charter.labelers.combine import combine, log_odds
 from charter.labelers.committee import combine_voices
-from charter.records import Abstention, Estimate, Judgment, Reading
+from charter.records import Abstention, Judgment, Reading
 from charter.run_file import load_run
-from charter.statistics import unknown
+from charter.statistics import counted, unknown
 
 PREFERENCES = "4-label/preferences.jsonl"
 EVALUATED = "7-evaluate"
@@ -92,7 +92,7 @@ def check_labels(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[Fin
     # in probabilities, as labels are written: 16 nats are cut off in both
     off_P = known_P & ~(np.abs(_p(pairs.label_P) - _p(rebuilt_P)) <= SAME)
     num, n = int(off_P.sum()), int(known_P.sum())
-    size = Estimate(num / n, None, None, n, reason="a count, no sample: no interval")
+    size = counted(num, n)
     source = f"{PREFERENCES} against 4-label/judgments.jsonl"
     if not num:
         return evidence, figure(size, source), []
@@ -127,7 +127,7 @@ def check_readings(evidence: Evidence) -> tuple[Evidence, dict[str, Any], list[F
         if _read_otherwise(row.reading, read):
             off.append(name)
             policies[name][i] = dataclasses.replace(row, reading=read)
-    size = Estimate(len(off) / len(chosen), None, None, len(chosen), reason="a count, no sample: no interval")
+    size = counted(len(off), len(chosen))
     source = f"{EVALUATED} against the gold"
     if not off:
         return evidence, figure(size, source), []

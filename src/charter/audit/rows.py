@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from charter.audit.evidence import Evidence
 from charter.audit.figures import LABELER, RECORD, REWARD_MODEL, Finding
-from charter.records import Estimate, PreferencePair
+from charter.records import PreferencePair
+from charter.statistics import counted
 from charter.store.jsonl import read_jsonl, read_rows
 
 PREFERENCES = "4-label/preferences.jsonl"
@@ -42,7 +43,7 @@ def _texts(evidence: Evidence, labelled: list[PreferencePair]) -> list[Finding]:
         f"of {n:,} rows of {PREFERENCES} {' and '.join(filter(None, what))}, set beside 3-sample/pairs.jsonl: one of the two files "
         "was changed, and the reward model may have learned those labels the wrong way round"
     )
-    size = Estimate((exchanged + changed) / n, None, None, n, reason="a count, no sample: no interval")
+    size = counted(exchanged + changed, n)
     return [Finding(RECORD, "record", PREFERENCES, size, "share of rows", 0.0, exchanged / n, says, of_link=LABELER)]
 
 
@@ -53,7 +54,7 @@ def _labels(evidence: Evidence, labels: dict[str, float]) -> list[Finding]:
     off = [(own, label) for own, label in told if abs(own - label) > SAME]
     if not off:
         return []
-    size = Estimate(len(off) / len(told), None, None, len(told), reason="a count, no sample: no interval")
+    size = counted(len(off), len(told))
     turned = sum((own - 0.5) * (label - 0.5) < 0 for own, label in off) / len(told)
     says = f"{len(off):,} of {len(told):,} labels in {HELD_OUT} aren't those of {PREFERENCES}: one of the two files was changed"
     return [Finding(RECORD, "record", HELD_OUT, size, "share of labels", 0.0, turned, says, of_link=REWARD_MODEL)]

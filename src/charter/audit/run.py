@@ -58,10 +58,10 @@ from charter.audit.sameness import audit_sameness
 from charter.audit.scoring import RewardScorer, TooMuchWork, policy_log_ratios
 from charter.audit.wins import audit_wins
 from charter.errors import CharterError, ModelError
-from charter.records import Estimate, PreferencePair
+from charter.records import PreferencePair
 from charter.regression import Array
 from charter.source import source_hash
-from charter.statistics import unknown
+from charter.statistics import counted, unknown
 from charter.store.disk import store_errors
 from charter.store.hashing import hash_file, hash_json
 from charter.store.jsonl import read_json, read_jsonl, write_json
@@ -252,11 +252,11 @@ def _rescore(pairs: Pairs, scorer: RewardScorer | None) -> tuple[dict[str, Any],
         return figure(unknown(str(reason)), HELD_OUT), []
     off_P = np.abs(rewards_P2[:, 0] - rewards_P2[:, 1] - pairs.margin_P[recorded])
     tolerance_P = SAME + 0.02 * np.abs(pairs.margin_P[recorded])
-    share = float((off_P > tolerance_P).mean())
-    size = Estimate(share, None, None, len(recorded), reason="a count, no sample: no interval")
+    off = int((off_P > tolerance_P).sum())
+    size = counted(off, len(recorded))
     faults = []
-    if share > 0:
-        says = f"{share:.0%} of the margins in {HELD_OUT} aren't those of 5-reward/model: one of the two was changed"
+    if off:
+        says = f"{off / len(recorded):.0%} of the margins in {HELD_OUT} aren't those of 5-reward/model: one of the two was changed"
         turned = float((np.sign(rewards_P2[:, 0] - rewards_P2[:, 1]) != np.sign(pairs.margin_P[recorded])).mean())
         faults.append(Finding(REWARD_MODEL, "record", HELD_OUT, size, "share of margins", 0.0, turned, says))
     return figure(size, f"{HELD_OUT} against 5-reward/model"), faults

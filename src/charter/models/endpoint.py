@@ -25,7 +25,7 @@ from charter.store.hashing import hash_json
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "refused"}
-Answer = TypeVar("Answer", Choice, Generation)
+Answer = TypeVar("Answer")
 
 
 def is_endpoint(source: str) -> bool:

@@ -56,8 +56,8 @@ class TokenServer(EndpointModel):
             }  # fmt: skip
             return _response(await client.post("/completions", cast_to=object, body=body), set(stop_ids))
 
-        rows: list[Any] = self._all(len(prompts), one, lambda: None)  # type: ignore[type-var, arg-type]
-        lost = sum(row is None for row in rows)
+        rows = self._all(len(prompts), one, lambda: None)
+        lost = rows.count(None)
         if lost:
             raise EndpointError(
                 f"{self.name}: {lost} of {len(rows)} rollouts got no answer: look at the server's log, then run the same command "
